@@ -1,0 +1,64 @@
+# make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
+# make test       everything that must pass before a merge
+# make test-all   that, and the slow checks of tests/slow; what has passed is not run again until a file changes
+# make prepare    after editing a notebook: export the code, clean the notebooks, render the README
+# make docs       the documentation site, in _docs (needs Quarto)
+# make clean      remove what the other targets made, .venv excepted
+
+PYTHON     ?= python3
+VENV       ?= .venv
+# e.g. VENV_FLAGS=--system-site-packages to keep a torch that is installed already
+VENV_FLAGS ?=
+
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+STAMP := $(VENV)/.dd_nb_installed
+# Every file whose change can change the outcome of a test
+FILES := $(wildcard *.ini *.py *.toml *.in *.md nbs/*.ipynb nbs/*.yml nbs/images/* dd_nb/*.py dd_nb/zoo_data/* tests/*.py tools/*.py)
+SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.py))
+
+# One thread each: nbdev_test runs two notebooks at a time
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export MPLBACKEND = agg
+
+.PHONY: demo install test test-all prepare readme docs clean
+demo: $(STAMP)
+	$(BIN)/dd_reproduce demo --out out
+
+install: $(STAMP)
+$(STAMP): settings.ini setup.py pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(PY) -m pip install -q -e '.[dev]'
+	touch $@
+
+test: $(STAMP)
+	$(PY) tools/check.py
+	$(PY) -m ruff check -q
+	$(PY) -c 'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(n_workers=2, do_print=True, timing=True)'
+	$(PY) -m pytest -q tests
+
+test-all: out/tests/fast.ok $(SLOW)
+out/tests/fast.ok: $(FILES)
+	$(MAKE) test
+	mkdir -p $(@D) && touch $@
+out/tests/%.ok: tests/slow/%.py tests/slow/conftest.py $(FILES) | $(STAMP)
+	$(PY) -m pytest -q $<
+	mkdir -p $(@D) && touch $@
+
+prepare: $(STAMP)
+	$(PY) -c 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'
+	$(PY) -c 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'
+	$(PY) -c 'from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()'
+	$(MAKE) readme
+
+readme: $(STAMP)
+	$(PY) tools/render_readme.py
+
+docs: $(STAMP)
+	@command -v quarto >/dev/null || { echo 'make docs needs Quarto: https://quarto.org/docs/get-started/'; exit 1; }
+	$(PY) -c 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'
+	$(PY) tools/render_readme.py
+
+clean:
+	rm -rf out build dist *.egg-info _docs _proc .pytest_cache .hypothesis .ruff_cache nbs/.last_checked
+	find nbs dd_nb tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,11 @@
+"Every public name of every room: `from dd_nb.all import *`."
+# %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
+from .data import *
+from .networks import *
+from .synthetic import *
+from .unroll import *
+from .inits import *
+from .evaluate import *
+from .distill import *
+from .zoo import *
+from .bench import *

@@ -1,0 +1,68 @@
+"The judge."
+import pytest
+import torch
+
+from dd_nb.data import data_from_tensors, load_data
+from dd_nb.evaluate import Score, accuracy, evaluate, tune_lr
+from dd_nb.inits import FixedInit, RandomInit
+from dd_nb.networks import LeNet, Logistic
+from dd_nb.synthetic import Synthetic
+
+
+@pytest.fixture(scope='module')
+def data(): return load_data('digits')
+
+
+def test_score_is_the_sample_mean_and_standard_deviation():
+    s = Score((.5, .6, .9))
+    t = torch.tensor(s.all, dtype=torch.float64)
+    assert abs(s.mean - t.mean()) < 1e-12 and abs(s.std - t.std()) < 1e-12 and Score((.5,)).std == 0.
+
+
+def test_accuracy_counts_every_test_example_once(data):
+    net = LeNet(seed=0).eval()
+    by_hand = (net(data.x_test).argmax(1) == data.y_test).float().mean().item()
+    assert abs(accuracy(net, data, batch_size=77) - by_hand) < 1e-6
+
+
+def test_evaluate_is_plain_training(data):
+    net = LeNet(seed=0)
+    syn = Synthetic.means(data, lr=.05)
+    by_hand = accuracy(syn.train(net), data)
+    assert evaluate(syn, FixedInit(net), data).all == (by_hand,)
+
+
+def test_fixed_is_trained_once_and_random_n_times(data):
+    syn = Synthetic.means(data, lr=.05)
+    assert len(evaluate(syn, FixedInit(LeNet(seed=0)), data, n_nets=9).all) == 1
+    source = RandomInit(lambda: LeNet(data.shape, 10), seed=4)
+    a, b, c = evaluate(syn, source, data, 3), evaluate(syn, source, data, 3), evaluate(syn, source, data, 3, seed=1)
+    assert a.all == b.all != c.all and len(set(a.all)) > 1 and source.count == 0
+
+
+def test_the_set_is_not_changed(data):
+    syn = Synthetic.means(data, lr=.05)
+    before = syn.images.detach().clone()
+    evaluate(syn, FixedInit(LeNet(seed=0)), data)
+    assert torch.equal(syn.images, before) and syn.images.grad is None and syn.images.requires_grad
+
+
+def test_another_normalisation_is_refused(data):
+    syn = Synthetic.means(data)
+    other = data_from_tensors(data.raw_train // 2, data.y_train, data.raw_test // 2, data.y_test, name='darker')
+    with pytest.raises(ValueError, match='another normalisation'): evaluate(syn, FixedInit(LeNet(seed=0)), other)
+
+
+def test_missing_source_or_data(data):
+    syn = Synthetic.noise(data.shape, 10)
+    with pytest.raises(ValueError, match='data must be given'): evaluate(syn, FixedInit(LeNet(seed=0)))
+    with pytest.raises(ValueError, match='source must be given'): evaluate(syn, None, data)
+    with pytest.raises(ValueError, match='n_nets must be at least 1'): evaluate(syn, None, data, n_nets=0)
+
+
+def test_tuning_does_not_look_at_the_test_set(data):
+    syn, source = Synthetic.means(data), FixedInit(Logistic(data.shape, 10, seed=0))
+    other = data_from_tensors(data.raw_train, data.y_train, data.raw_test, data.y_test.roll(1), name='rolled')
+    a, b = (tune_lr(syn, source, d, lrs=(.001, .01, .1)) for d in (data, other))
+    assert torch.equal(a.lrs, b.lrs)
+    assert evaluate(a, source, data).mean >= evaluate(Synthetic.means(data, lr=.001), source, data).mean

@@ -1,0 +1,213 @@
+"The synthetic set: construction, starts, files, export."
+import json
+import math
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dd_nb.data import data_from_tensors, load_data
+from dd_nb.synthetic import Inner, Synthetic, as_inner, inv_softplus, write_atomic
+
+
+@pytest.fixture(scope='module')
+def data(): return load_data('digits')
+
+
+@pytest.fixture
+def means(data): return Synthetic.means(data, lr=.1)
+
+
+def test_inv_softplus_is_the_inverse_and_does_not_overflow():
+    lr = torch.logspace(-8, 6, 200, dtype=torch.float64)
+    assert torch.allclose(torch.nn.functional.softplus(inv_softplus(lr)), lr, rtol=1e-9)
+    assert math.isfinite(inv_softplus(1e30).item())
+
+
+@pytest.mark.parametrize('lr', [0., -1., float('nan'), float('inf')])
+def test_step_sizes_must_be_positive(lr):
+    with pytest.raises(ValueError, match='lr must be positive'): inv_softplus(lr)
+
+
+def test_shapes_and_order(data):
+    syn = Synthetic.real(data, ipc=2, steps=3, epochs=4, lr=.3)
+    assert syn.images.shape == (3, 20, 1, 28, 28) and syn.labels.shape == (3, 20) and syn.lrs.shape == (12,)
+    assert syn.n_steps == 12 and len(syn) == 60 and syn.shape == (1, 28, 28)
+    assert torch.allclose(syn.lrs, torch.full((12,), .3))
+    for t in range(12):
+        x, y, lr = syn.batch(t)
+        assert x.data_ptr() == syn.images[t % 3].data_ptr() and torch.equal(y, torch.arange(10).repeat(2))
+        assert lr == syn.lrs[t]
+
+
+def test_real_examples_are_distinct_training_examples_of_their_class(data):
+    syn = Synthetic.real(data, ipc=3, steps=2)
+    x, y = syn.images.detach().flatten(0, 1), syn.labels.flatten()
+    assert len(torch.unique(x.flatten(1), dim=0)) == 60
+    train = data.x_train.flatten(1)
+    for xi, yi in zip(x, y):
+        d = (train - xi.flatten()).abs().amax(1)
+        assert d.min() < 1e-5 and data.y_train[d.argmin()] == yi
+
+
+def test_means_are_class_means(data):
+    syn = Synthetic.means(data)
+    for c in range(10): assert torch.allclose(syn.images[0, c], data.x_train[data.y_train == c].mean(0), atol=1e-5)
+    groups = Synthetic.means(data, ipc=2, steps=2).images.detach()
+    assert not torch.allclose(groups[0, 0], groups[1, 0])
+
+
+def test_seeds(data):
+    a, b, c = (Synthetic.noise(data.shape, 10, seed=s).images for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    a, b, c = (Synthetic.real(data, seed=s).images for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_any_example_shape():
+    g = torch.Generator().manual_seed(0)
+    table = data_from_tensors(torch.randn(60, 7, generator=g), torch.arange(60) % 3)
+    syn = Synthetic.real(table, ipc=2)
+    assert syn.images.shape == (1, 6, 7) and not syn.is_image
+    syn.show()
+    with pytest.raises(ValueError, match='needs images'): syn.to_image_folder('nowhere')
+
+
+def test_round_trip(means, tmp_path):
+    means.init = dict(spec=dict(name='LeNet'), params=dict(w=torch.randn(3)), buffers=dict(n=torch.tensor(3)))
+    means.meta['note'] = 'x'
+    again = Synthetic.load(means.save(tmp_path/'a.safetensors'))
+    for k in ('images', 'labels', 'raw_lrs'): assert torch.equal(getattr(again, k), getattr(means, k))
+    assert again.meta == json.loads(json.dumps(means.meta)) and again.inner == means.inner and again.epochs == 3
+    assert torch.equal(again.init['params']['w'], means.init['params']['w']) and again.init['buffers']['n'] == 3
+    assert again.images.requires_grad and again.raw_lrs.requires_grad
+    assert all(torch.equal(v, again.norm.state()[k]) for k, v in means.norm.state().items())
+
+
+def test_soft_labels_round_trip(data, tmp_path):
+    syn = Synthetic(torch.randn(2, 5, 1, 28, 28), torch.rand(2, 5, 10), learn=('images', 'labels', 'lrs'), inner='adam')
+    assert [k for k in syn.named_parameters()] == ['images', 'labels', 'raw_lrs']
+    again = Synthetic.load(syn.save(tmp_path/'a.safetensors'))
+    assert torch.equal(again.labels, syn.labels) and again.labels.requires_grad and again.inner == Inner('adam')
+    syn.show()
+
+
+def test_a_flipped_bit_is_noticed(means, tmp_path):
+    path = means.save(tmp_path/'a.safetensors')
+    blob = bytearray(path.read_bytes())
+    blob[-100] ^= 1
+    path.write_bytes(blob)
+    with pytest.raises(ValueError, match='checksum'): Synthetic.load(path)
+
+
+@pytest.mark.parametrize('keep', [0, 4, 8, 100, 2000, -1])
+def test_truncated_files(means, tmp_path, keep):
+    path = means.save(tmp_path/'a.safetensors')
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match='not a readable dd_nb file'): Synthetic.load(path)
+
+
+def test_files_of_another_kind(tmp_path):
+    path = tmp_path/'a.safetensors'
+    save_file(dict(images=torch.zeros(3)), path)
+    with pytest.raises(ValueError, match='no dd_nb header'): Synthetic.load(path)
+    path.write_bytes(struct.pack('<Q', 2**40) + b'{}')
+    with pytest.raises(ValueError, match='not a readable dd_nb file'): Synthetic.load(path)
+    torch.save(dict(a=1), path)
+    with pytest.raises(ValueError, match='not a readable dd_nb file'): Synthetic.load(path)
+    with pytest.raises(FileNotFoundError, match='there is no file'): Synthetic.load(tmp_path/'none')
+
+
+def test_files_from_the_future(means, tmp_path, monkeypatch):
+    monkeypatch.setattr('dd_nb.synthetic.FORMAT', 99)
+    path = means.save(tmp_path/'a.safetensors')
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='format 99.*upgrade'): Synthetic.load(path)
+
+
+def test_unwritable_outputs_leave_nothing_behind(means, tmp_path):
+    with pytest.raises(ValueError, match='cannot be written'): means.save(tmp_path/'no'/'folder'/'a.safetensors')
+    (tmp_path/'d').mkdir()
+    with pytest.raises(ValueError, match='cannot be written'): means.save(tmp_path/'d')
+    assert [p.name for p in tmp_path.iterdir()] == ['d']
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path/'a'
+    write_atomic(path, b'old')
+    def broken(*_): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('os.fsync', broken)
+    with pytest.raises(ValueError, match='No space left'): write_atomic(path, b'new')
+    assert path.read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_to_dataset_and_image_folder(data, means, tmp_path):
+    from torchvision.datasets import ImageFolder
+    ds = means.to_dataset()
+    assert len(ds) == 10 and torch.equal(ds[3][0], means.images[0, 3].detach()) and ds[3][1] == 3
+    folder = means.to_image_folder(tmp_path/'pngs')
+    images = ImageFolder(folder)
+    assert images.classes == [str(c) for c in range(10)] and len(images) == 10
+    from torchvision.transforms.functional import to_tensor
+    back = to_tensor(images[3][0])[:1]
+    assert torch.allclose(back, means.display_images()[0, 3], atol=1/255)
+    with pytest.raises(ValueError, match='new or an empty folder'): means.to_image_folder(tmp_path/'pngs')
+
+
+def test_display_undoes_the_normalisation(data):
+    syn = Synthetic.real(data)
+    x = syn.display_images()
+    train = data.raw_train.float()/255
+    assert min((train - x[0, 0]).abs().flatten(1).amax(1)) < 1e-4
+
+
+def test_png_and_copy_and_shuffle(means):
+    assert means._repr_png_()[:4] == b'\x89PNG'
+    c = means.copy()
+    c.images.data += 1
+    assert not torch.equal(c.images, means.images) and c.images.requires_grad
+    syn = Synthetic(torch.arange(12.).reshape(3, 4, 1), torch.arange(12).reshape(3, 4) % 2, epochs=2, lr=torch.arange(1, 7.))
+    s = syn.shuffled(0)
+    assert s.images.shape == syn.images.shape and not torch.equal(s.images, syn.images)
+    assert sorted(s.images.flatten().tolist()) == list(range(12)) and torch.allclose(s.lrs, torch.full((6,), 3.5))
+    assert torch.equal(s.labels, s.images[..., 0].long() % 2)
+    assert syn.shuffled(0, batch_size=6).images.shape == (2, 6, 1)
+    with pytest.raises(ValueError, match='batch_size must divide'): syn.shuffled(0, batch_size=5)
+
+
+BAD = [
+    (dict(images=torch.zeros(2, 3, dtype=torch.float)), ValueError, 'images must have shape'),
+    (dict(images=torch.zeros(1, 2, 3, dtype=torch.long)), TypeError, 'images must be a float tensor'),
+    (dict(images=torch.full((1, 2, 3), float('nan'))), ValueError, 'images must be finite'),
+    (dict(images=torch.zeros(1, 0, 3)), ValueError, 'images must not be empty'),
+    (dict(labels=torch.tensor([[0, 7]]), n_classes=3), ValueError, r'labels must lie in 0\.\.2'),
+    (dict(labels=torch.tensor([[0, -1]])), ValueError, 'labels must lie'),
+    (dict(labels=torch.tensor([[0., 1.]])), TypeError, 'hard labels must be integers'),
+    (dict(labels=torch.zeros(1, 3, dtype=torch.long)), ValueError, 'labels must begin with'),
+    (dict(labels=torch.zeros(1, 2, 4), n_classes=3), ValueError, 'soft labels must have 3 columns'),
+    (dict(epochs=0), ValueError, 'epochs must be at least 1'),
+    (dict(epochs=1.5), TypeError, 'epochs must be a whole number'),
+    (dict(lr=0.), ValueError, 'lr must be positive'),
+    (dict(lr=torch.ones(2)), ValueError, 'lr must be one number'),
+    (dict(inner='lion'), ValueError, 'inner must be one of'),
+    (dict(inner=dict(name='sgd', speed=1)), ValueError, "unknown field 'speed'"),
+    (dict(inner=3), TypeError, 'inner must be'),
+    (dict(learn=('pixels',)), ValueError, 'learn may name'),
+    (dict(learn=('labels',)), ValueError, 'hard labels cannot be learned'),
+]
+
+
+@pytest.mark.parametrize('change, error, text', BAD, ids=[t for *_, t in BAD])
+def test_bad_arguments(change, error, text):
+    good = dict(images=torch.zeros(1, 2, 3), labels=torch.tensor([[0, 1]]), epochs=1)
+    Synthetic(**good)
+    with pytest.raises(error, match=text) as e: Synthetic(**{**good, **change})
+    assert '\n' not in str(e.value)
+
+
+def test_bad_starts(data):
+    for kw, text in ((dict(ipc=0), 'ipc must be at least 1'), (dict(steps=0), 'steps must be'), (dict(ipc=10**4), 'ipc \\* steps must be at most')):
+        with pytest.raises(ValueError, match=text): Synthetic.real(data, **kw)
+    with pytest.raises(TypeError, match='ipc must be a whole number'): Synthetic.noise(data.shape, 10, ipc=1.)
+    with pytest.raises(ValueError, match='momentum must be in'): as_inner(dict(name='momentum', momentum=1.))
