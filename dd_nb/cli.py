@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #4145659d
+# %% ../nbs/22_cli.ipynb #ceae3960
 import json,os,sys,warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from fastcore.script import call_parse,store_true
+from fastcore.script import Param,call_parse,store_true
 
 from .bench import BENCHES
 from .data import load_data
@@ -22,7 +22,7 @@ from .networks import make_net
 from .synthetic import Synthetic,write_atomic
 from .zoo import RECIPES,baselines,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #11359ce5
+# %% ../nbs/22_cli.ipynb #1e079110
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
@@ -60,10 +60,10 @@ def _png(syn, path):
     buf = io.BytesIO(); syn.show().savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #1f71c9ad
+# %% ../nbs/22_cli.ipynb #d0ed2133
 @call_parse
 def dd_distill(
-    data:str='digits',        # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
+    data:Param('data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder', str, opt=False, nargs='?')='digits',
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic; by default LeNet, or ConvNet for colour or small images
     net_args:str='{}',        # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
@@ -112,7 +112,7 @@ def dd_distill(
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #ccce9bcf
+# %% ../nbs/22_cli.ipynb #a4a1fa24
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -160,10 +160,10 @@ def dd_show(
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #7491ef0c
+# %% ../nbs/22_cli.ipynb #4c2f8fd4
 @call_parse
 def dd_reproduce(
-    name:str='',              # recipe; without one, the recipes are listed
+    name:Param('recipe; without one, the recipes are listed', str, opt=False, nargs='?')='',
     seed:int=0,               # of the run: initial weights, real batches, validation split
     out:str='out',            # folder for the result and its picture
     iters:int=0,              # other number of outer steps than the recipe's (the result then says so)
@@ -191,10 +191,10 @@ def dd_reproduce(
               + (f'; published {RECIPES[name].paper}' if RECIPES[name].paper else ''))
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #7283c753
+# %% ../nbs/22_cli.ipynb #6c3e1461
 @call_parse
 def dd_bench(
-    name:str='',              # benchmark; without one, they are listed
+    name:Param('benchmark; without one, they are listed', str, opt=False, nargs='?')='',
     seed:int=0,               # of the run
     root:str='',              # folder of data sets
     json_out:str='',          # also write the result to this JSON file

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'recipe_source', 'recipe_start', 'get_recipe', 'reproduce', 'baselines', 'list_zoo', 'load_zoo']
 
-# %% ../nbs/19_zoo.ipynb #bd3f2f07
+# %% ../nbs/19_zoo.ipynb #453e69a6
 import json,time
 from dataclasses import asdict,dataclass,field
 from importlib import resources
@@ -20,7 +20,7 @@ from .inits import FixedInit,RandomInit
 from .networks import make_net
 from .synthetic import Synthetic
 
-# %% ../nbs/19_zoo.ipynb #40688f4d
+# %% ../nbs/19_zoo.ipynb #20ed5da3
 @dataclass(frozen=True)
 class Recipe:
     "All that defines a measured run except its seed, which picks the initial weights, the real batches and the validation split."
@@ -56,12 +56,12 @@ def recipe_start(
     if recipe.start == 'noise': return Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
     return getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
 
-# %% ../nbs/19_zoo.ipynb #eb25df67
+# %% ../nbs/19_zoo.ipynb #69cea560
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
            syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=1000, batch_size=128, lr=.05, lr_lrs=.01)),
     Recipe('mnist-fixed-10', 'ten MNIST images, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
-           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=40_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
+           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
            paper='12.90 -> 93.76 % (Wang et al. 2018)'),
 ]}
 
@@ -72,7 +72,7 @@ def get_recipe(
     if name not in RECIPES: raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
     return RECIPES[name]
 
-# %% ../nbs/19_zoo.ipynb #07aaaa9c
+# %% ../nbs/19_zoo.ipynb #32141bd6
 def reproduce(
     name:str,                # one of RECIPES
     seed:int=0,              # of the run
@@ -108,7 +108,7 @@ def baselines(
     from dd_nb.evaluate import Score,accuracy
     return {'untrained': Score(tuple(accuracy(s, data) for s in states)), 'random real images': tuned('real'), 'class means': tuned('means')}
 
-# %% ../nbs/19_zoo.ipynb #40115b98
+# %% ../nbs/19_zoo.ipynb #e7f39c60
 def _folder(): return resources.files('dd_nb')/'zoo_data'
 
 def list_zoo() -> dict:  # name -> list of seeds
