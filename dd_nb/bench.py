@@ -5,23 +5,19 @@
 # %% auto #0
 __all__ = ['BENCHES', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy']
 
-# %% ../nbs/20_bench.ipynb #a877d1b7
-import json,platform,statistics,time
+# %% ../nbs/20_bench.ipynb #c2c2b8dc
+import os,platform,statistics,time
 
 import torch
 
 from .data import load_data
 from .distill import StopDistill,distill,step_decay
-from .inits import FixedInit
-from .networks import LeNet
 from .synthetic import Synthetic
-from .unroll import Unroll
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #87f13458
+# %% ../nbs/20_bench.ipynb #95dd0305
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
-    import os
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return dict(python=platform.python_version(), torch=torch.__version__, machine=platform.machine(), system=platform.system(), cores=n)
 

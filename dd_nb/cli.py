@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #ceae3960
-import json,os,sys,warnings
+# %% ../nbs/22_cli.ipynb #c451cd4b
+import io,sys
+import json as js
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from fastcore.script import Param,call_parse,store_true
+from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES
 from .data import load_data
@@ -22,12 +24,12 @@ from .networks import make_net
 from .synthetic import Synthetic,write_atomic
 from .zoo import RECIPES,baselines,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #1e079110
+# %% ../nbs/22_cli.ipynb #f76daa6c
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
     try: yield
-    except (ValueError, TypeError, FileNotFoundError, PermissionError, NotADirectoryError) as e:
+    except (ValueError, TypeError, OSError) as e:
         print(f'error: {str(e).splitlines()[0] if str(e) else type(e).__name__}', file=sys.stderr)
         raise SystemExit(2) from e
     except FloatingPointError as e:
@@ -55,30 +57,40 @@ def _load_set(name):
     if not Path(name).exists() and name in list_zoo(): return load_zoo(name)
     return Synthetic.load(name)
 
-def _png(syn, path):
-    import io
-    buf = io.BytesIO(); syn.show().savefig(buf, format='png', dpi=120)
+def _png(syn, path, rows=10):
+    buf = io.BytesIO()
+    syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #d0ed2133
+# %% ../nbs/22_cli.ipynb #b57285a9
+try: from fastcore.script import Param   # fastcore 1
+except ImportError: Param = None         # fastcore 2
+
+# %% ../nbs/22_cli.ipynb #08059a32
+def _subject(help):
+    "Annotation of an optional argument without dashes."
+    extra = dict(opt=False, nargs='?')
+    return Param(help, str, **extra) if Param else Annotated[str, extra]
+
+# %% ../nbs/22_cli.ipynb #6ea9b7a0
 @call_parse
 def dd_distill(
-    data:Param('data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder', str, opt=False, nargs='?')='digits',
+    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic; by default LeNet, or ConvNet for colour or small images
-    net_args:str='{}',        # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
+    netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
     init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result
     ipc:int=1,                # images per class and step
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
     start:str='real',         # where the images start: noise, real or means
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
-    inner_lr:float=.1,        # every step size at the start
+    eta:float=.1,             # every step size at the start
     iters:int=1000,           # outer steps
-    batch_size:int=256,       # real images an outer step
+    batch:int=256,            # real images an outer step
     lr:float=.05,             # outer learning rate of the images
-    lr_lrs:float=.01,         # outer learning rate of the raw step sizes
-    n_nets:int=1,             # networks an outer step
+    steplr:float=.01,         # outer learning rate of the raw step sizes
+    nets:int=1,               # networks an outer step
     size:int=0,               # resize images to this many pixels; 0: as they are (28 for digits)
     zca:store_true=False,     # ZCA-whiten the images
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
@@ -91,9 +103,9 @@ def dd_distill(
         if init not in ('random', 'fixed'): raise ValueError(f"init must be 'random' or 'fixed', got {init!r}")
         if start not in ('noise', 'real', 'means'): raise ValueError(f"start must be 'noise', 'real' or 'means', got {start!r}")
         path = check_writable(out)
-        try: kw = json.loads(net_args)
-        except json.JSONDecodeError as e: raise ValueError(f'net_args must be a JSON object, got {net_args!r}') from e
-        if not isinstance(kw, dict): raise ValueError(f'net_args must be a JSON object, got {net_args!r}')
+        try: kw = js.loads(netargs)
+        except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {netargs!r}') from e
+        if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {netargs!r}')
         try: device = torch.device(device)
         except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {device!r}') from e
         if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
@@ -102,9 +114,9 @@ def dd_distill(
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         if init == 'random': make(0)   # a network that does not fit is found here, before any work
-        S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=inner_lr, inner=inner, seed=seed)
+        S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
-        history = distill(syn, source, d, iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, n_nets=n_nets, seed=seed, progress=not quiet)
+        history = distill(syn, source, d, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet)
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
@@ -112,35 +124,35 @@ def dd_distill(
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #a4a1fa24
+# %% ../nbs/22_cli.ipynb #745eba60
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
     data:str='',              # data set to judge on; by default the one the set was made for
     net:str='',               # network to train; by default the one the set was made for
-    net_args:str='{}',        # further arguments of the network as JSON
-    n_nets:int=20,            # fresh networks, where the initialisation is not fixed
+    netargs:str='{}',         # further arguments of the network as JSON
+    nets:int=20,              # fresh networks, where the initialisation is not fixed
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
     seed:int=0,               # which held-out networks
-    json_out:str='',          # also write the result to this JSON file
+    json:str='',              # also write the result to this JSON file
 ):
     "Train fresh networks on a saved set by its own schedule and print their test accuracy."
     with clear_errors():
         syn = _load_set(file)
-        if json_out: check_writable(json_out)
+        if json: check_writable(json)
         name = data or syn.meta.get('data', {}).get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
         size = size or (syn.shape[-1] if syn.is_image and syn.shape[-1] == syn.shape[-2] else None)
-        d = load_data(name, root=root or None, size=size, zca=zca or (syn.norm is not None and syn.norm.zca is not None))
+        d = load_data(name, root=root or None, size=size, zca=zca or (syn.norm is not None and syn.norm.zca_reg) or False)
         if net:
-            kw = json.loads(net_args)
+            kw = js.loads(netargs)
             source = RandomInit(lambda: make_net(net, shape=d.shape, n_classes=d.n_classes, **kw))
         else: source = stored_source(syn)
-        score = evaluate(syn, source, d, n_nets=n_nets, seed=seed)
+        score = evaluate(syn, source, d, n_nets=nets, seed=seed)
         print(f'{file} on {d.name}: {score}')
-        if json_out: write_atomic(json_out, json.dumps(dict(file=str(file), data=d.name, mean=score.mean, std=score.std, all=score.all), indent=1).encode())
+        if json: write_atomic(json, js.dumps(dict(file=str(file), data=d.name, mean=score.mean, std=score.std, all=score.all), indent=1).encode())
 
 @call_parse
 def dd_show(
@@ -152,18 +164,16 @@ def dd_show(
     with clear_errors():
         syn = _load_set(file)
         path = check_writable(out or Path(file).with_suffix('.png').name)
-        import io
-        buf = io.BytesIO(); syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
-        write_atomic(path, buf.getvalue())
+        _png(syn, path, rows)
         print(syn)
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy', 'test'):
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #4c2f8fd4
+# %% ../nbs/22_cli.ipynb #6f217f7c
 @call_parse
 def dd_reproduce(
-    name:Param('recipe; without one, the recipes are listed', str, opt=False, nargs='?')='',
+    name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
     seed:int=0,               # of the run: initial weights, real batches, validation split
     out:str='out',            # folder for the result and its picture
     iters:int=0,              # other number of outer steps than the recipe's (the result then says so)
@@ -191,13 +201,13 @@ def dd_reproduce(
               + (f'; published {RECIPES[name].paper}' if RECIPES[name].paper else ''))
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #6c3e1461
+# %% ../nbs/22_cli.ipynb #76e66d04
 @call_parse
 def dd_bench(
-    name:Param('benchmark; without one, they are listed', str, opt=False, nargs='?')='',
+    name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed
     seed:int=0,               # of the run
     root:str='',              # folder of data sets
-    json_out:str='',          # also write the result to this JSON file
+    json:str='',              # also write the result to this JSON file
     quiet:store_true=False,   # no progress bar
 ):
     "Run a benchmark: ours and its baseline in one run, compared as a ratio."
@@ -206,8 +216,8 @@ def dd_bench(
             for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__}')
             return
         if name not in BENCHES: raise ValueError(f'name must be one of {", ".join(BENCHES)}, got {name!r}')
-        if json_out: check_writable(json_out)
+        if json: check_writable(json)
         run,show = BENCHES[name]
         out = run(seed=seed, root=root or None, progress=not quiet)
         show(out)
-        if json_out: write_atomic(json_out, json.dumps(out, indent=1).encode())
+        if json: write_atomic(json, js.dumps(out, indent=1).encode())

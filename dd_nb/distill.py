@@ -6,19 +6,19 @@
 __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'GradClip', 'StopDistill', 'Recorder', 'Progress',
            'TimeLimit', 'Loop', 'distill']
 
-# %% ../nbs/03_single_step.ipynb #71284946
+# %% ../nbs/03_single_step.ipynb #69bc371d
 import io,math,sys,time
 from dataclasses import dataclass,field
 
 import torch
-from torch import Tensor
+
 
 from .data import Data,split_validation
 from .evaluate import accuracy,check_fits
 from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,trained
 
-# %% ../nbs/03_single_step.ipynb #f0f1fb0e
+# %% ../nbs/03_single_step.ipynb #6eafe1f4
 @dataclass
 class History:
     "What a run recorded; one entry for each validation, unless said otherwise."
@@ -36,9 +36,9 @@ class History:
 
     def plot(self, figsize=(9, 2.6)):
         "Loss, validation accuracy and step sizes over the outer steps, as a matplotlib figure."
-        from matplotlib.figure import Figure
-        fig = Figure(figsize=figsize, layout='constrained')
-        a,b,c = fig.subplots(1, 3)
+        import matplotlib.pyplot as plt
+        fig,(a,b,c) = plt.subplots(1, 3, figsize=figsize, layout='constrained')
+        plt.close(fig)   # a notebook draws it once: as the value of its cell
         a.plot(self.it[1:], self.loss[1:], color='#0072B2'); a.set(title='outer loss', xlabel='outer step', yscale='log')
         b.plot(self.it, self.accuracy, color='#0072B2'); b.set(title='validation accuracy', xlabel='outer step')
         if self.best_it is not None: b.plot(self.best_it, self.best_accuracy, 'o', color='#D55E00', label=f'kept: {self.best_accuracy:.1%}'); b.legend()
@@ -55,7 +55,7 @@ class History:
         acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
-# %% ../nbs/03_single_step.ipynb #ebb908e7
+# %% ../nbs/03_single_step.ipynb #9465b494
 def cosine_decay(
     it:int,      # outer step, from 0
     iters:int,   # outer steps in all
@@ -74,7 +74,7 @@ def step_decay(
 
 SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
-# %% ../nbs/03_single_step.ipynb #a46b6df6
+# %% ../nbs/03_single_step.ipynb #3d261b91
 class GradClip:
     "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
     def __init__(self,
@@ -103,7 +103,7 @@ class GradClip:
         self.mean = self.decay*self.mean + (1-self.decay)*norm
         return True
 
-# %% ../nbs/03_single_step.ipynb #72b88a94
+# %% ../nbs/03_single_step.ipynb #17983b85
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
 
 class Recorder:
@@ -126,7 +126,7 @@ class Progress:
         live = 'ipykernel' in sys.modules or sys.stderr.isatty()   # a log file gets a line now and then
         self.bar = tqdm(total=loop.iters, unit='step', mininterval=.5 if live else 30, dynamic_ncols=live, desc='distill')
     def after_step(self, loop): self.bar.update(1)
-    def after_eval(self, loop): self.bar.set_postfix_str(f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}', refresh=False)
+    def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}', refresh=False)
     def after_run(self, loop): self.bar.close()
 
 class TimeLimit:
@@ -135,7 +135,7 @@ class TimeLimit:
     def after_step(self, loop):
         if time.perf_counter() - loop.started >= self.limit: raise StopDistill
 
-# %% ../nbs/03_single_step.ipynb #b3fd99b7
+# %% ../nbs/03_single_step.ipynb #8cb115a4
 class Loop:
     "The variables of a running distillation, handed to every callback."
     def __init__(self, **kw): self.__dict__.update(kw)

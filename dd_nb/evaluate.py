@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'accuracy', 'check_fits', 'evaluate', 'stored_source', 'tune_lr']
 
-# %% ../nbs/17_evaluate.ipynb #97ecd0f7
+# %% ../nbs/17_evaluate.ipynb #daf72499
 import math
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from .data import Data,load_data,split_validation
-from .inits import FixedInit,RandomInit,stored_init
+from .inits import RandomInit,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,trained
 
-# %% ../nbs/17_evaluate.ipynb #4c590eeb
+# %% ../nbs/17_evaluate.ipynb #3635a9e1
 @dataclass(frozen=True)
 class Score:
     "Test accuracies of the networks trained on one set, in [0, 1]."
@@ -46,7 +46,7 @@ def accuracy(
     right = sum((state(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size))
     return right/len(data.y_test)
 
-# %% ../nbs/17_evaluate.ipynb #a5a2c3ed
+# %% ../nbs/17_evaluate.ipynb #5ce5b146
 def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
@@ -92,7 +92,7 @@ def stored_source(
     spec = {k: v for k,v in spec.items() if k != 'seed'}
     return RandomInit(lambda: make_net(**spec))
 
-# %% ../nbs/17_evaluate.ipynb #ef840653
+# %% ../nbs/17_evaluate.ipynb #c1adf1f4
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train

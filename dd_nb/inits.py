@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FixedInit', 'stored_init', 'RandomInit']
 
-# %% ../nbs/05_random_init.ipynb #cb73d306
+# %% ../nbs/05_random_init.ipynb #833c7756
 import copy
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from .networks import make_net
 from .unroll import State,functional
 
-# %% ../nbs/05_random_init.ipynb #76691c88
+# %% ../nbs/05_random_init.ipynb #e127ca51
 class FixedInit:
     "A source that always gives the same initial weights: the known initialisation of Wang et al. (2018), section 3.2."
     fixed = True
@@ -48,7 +48,7 @@ class FixedInit:
 
     def __repr__(self): return f'FixedInit({(self.spec or {}).get("name", type(self.state.net).__name__)})'
 
-# %% ../nbs/05_random_init.ipynb #772f66d0
+# %% ../nbs/05_random_init.ipynb #335b21d2
 def stored_init(
     init:dict|None,            # `Synthetic.init`
     net:nn.Module|None=None,   # the architecture, if it is not one of dd_nb's; its weights do not matter
@@ -67,7 +67,7 @@ def stored_init(
     source.spec = init.get('spec')
     return source
 
-# %% ../nbs/05_random_init.ipynb #ae38bbfd
+# %% ../nbs/05_random_init.ipynb #1e1ed9ff
 class RandomInit:
     "A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018), section 3.3."
     fixed = False

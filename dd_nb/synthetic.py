@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INNER', 'FORMAT', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'write_atomic', 'read_tensors']
 
-# %% ../nbs/02_synthetic.ipynb #b8a4920f
+# %% ../nbs/02_synthetic.ipynb #5d0877fc
 import copy,hashlib,io,json,os,tempfile
 from dataclasses import asdict,dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from . import __version__
 from .data import Data,Normalise
 
-# %% ../nbs/02_synthetic.ipynb #c72c7d0a
+# %% ../nbs/02_synthetic.ipynb #6bccc580
 def inv_softplus(
     lr:Tensor|float,  # positive step size(s), any shape
 ) -> Tensor:          # `r` with `softplus(r) == lr`, same shape
@@ -30,7 +30,7 @@ def inv_softplus(
         raise ValueError(f'lr must be positive and finite, got {lr.min().item():g} as the smallest of {lr.numel()}')
     return lr + torch.log(-torch.expm1(-lr))
 
-# %% ../nbs/02_synthetic.ipynb #25932223
+# %% ../nbs/02_synthetic.ipynb #f9ef149c
 INNER = ('sgd', 'momentum', 'adam')
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def as_inner(
         return Inner(**inner)
     raise TypeError(f'inner must be a name, a dict or an Inner, got {type(inner).__name__}')
 
-# %% ../nbs/02_synthetic.ipynb #be7921fc
+# %% ../nbs/02_synthetic.ipynb #0f09b6ba
 def _check_count(name, v, least=1):
     if isinstance(v, bool) or not isinstance(v, int): raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
@@ -142,7 +142,7 @@ class Synthetic:
                 f"{self.steps} step{'s'*(self.steps>1)} x {self.epochs} epoch{'s'*(self.epochs>1)}, {self.inner.name} with step sizes "
                 f"{lrs.min():.3g} to {lrs.max():.3g}" + (f', for {name}' if name else '') + ')')
 
-# %% ../nbs/02_synthetic.ipynb #35e3a361
+# %% ../nbs/02_synthetic.ipynb #dd789474
 def _labels(n_classes, ipc, steps):
     _check_count('n_classes', n_classes, 2); _check_count('ipc', ipc); _check_count('steps', steps)
     return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
@@ -165,7 +165,7 @@ def noise(cls:Synthetic,
     images = torch.randn((steps, labels.shape[1], *shape), generator=g)
     return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #98eb839e
+# %% ../nbs/02_synthetic.ipynb #ee2acd44
 def _deal(data, labels, seed):
     "For each class, indices of its training examples in a seeded random order."
     g = torch.Generator().manual_seed(seed)
@@ -198,7 +198,8 @@ def real(cls:Synthetic,
     "Distinct random training examples, `ipc` per class and step."
     labels = _labels(data.n_classes, ipc, steps)
     idx,need = _deal(data, labels, seed)
-    rows = [data.norm(data.raw_train[i[:need].to(data.raw_train.device)]).to(data.dtype) for i in idx]
+    raw = data.raw_train
+    rows = [data.norm(raw[i[:need].to(raw.device)]) for i in idx]
     return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
 
 @patch(cls_method=True)
@@ -215,11 +216,12 @@ def means(cls:Synthetic,
     "Class means. For more than one a class, its training examples are dealt into that many random groups and each group is averaged."
     labels = _labels(data.n_classes, ipc, steps)
     idx,need = _deal(data, labels, seed)
-    def mean(i): return data.norm(data.raw_train[i.to(data.raw_train.device)]).mean(0, dtype=torch.float64).to(data.dtype)
+    raw = data.raw_train
+    def mean(i): return data.norm(raw[i.to(raw.device)]).mean(0, dtype=torch.float64).to(data.dtype)
     rows = [torch.stack([mean(g) for g in i.tensor_split(need)]) for i in idx]
     return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #6837d00e
+# %% ../nbs/02_synthetic.ipynb #87eeeec2
 @patch
 def display_images(self:Synthetic) -> Tensor:  # (steps, n, ...) float on the CPU; images in [0, 1]
     "The examples on the scale that people look at: normalisation undone and, for images of 1, 3 or 4 channels, clamped to [0, 1]."
@@ -254,13 +256,17 @@ def show(self:Synthetic,
     title:str|None=None, # above the picture; by default the step sizes
 ):                       # the matplotlib figure
     "Draw the examples with their labels, one block of classes a row."
-    from matplotlib.figure import Figure
+    import matplotlib.pyplot as plt
+    def figure(w, h):   # closed, so that a notebook draws it once: as the value of its cell
+        fig = plt.figure(figsize=figsize or (w, h), layout='constrained')
+        plt.close(fig)
+        return fig
     x = self.display_images()
     if title is None:
         lrs = self.lrs.detach().tolist()
         title = 'step sizes ' + ', '.join(f'{v:.3g}' for v in lrs[:6]) + (f', ... ({len(lrs)} in all)' if len(lrs) > 6 else '')
     if not self.is_image:
-        fig = Figure(figsize=figsize or (8, min(8, .25*len(self)+1)), layout='constrained')
+        fig = figure(8, min(8, .25*len(self) + 1))
         ax = fig.subplots()
         im = ax.imshow(x.reshape(len(self), -1).numpy(), aspect='auto', cmap='cividis', interpolation='nearest')
         if len(self) <= 40: ax.set_yticks(range(len(self)), [self.label_text(s, i) for s in range(self.steps) for i in range(x.shape[1])])
@@ -270,7 +276,7 @@ def show(self:Synthetic,
     cols = min(n, self.n_classes if self.n_classes <= 20 else 10)
     cells = [(s, i) for s in range(self.steps) for i in range(n)][:max_rows*cols]
     rows = -(-len(cells)//cols)
-    fig = Figure(figsize=figsize or (.9*cols, 1.15*rows + .4), layout='constrained')
+    fig = figure(.9*cols, 1.15*rows + .4)
     axs = fig.subplots(rows, cols, squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax,(s,i) in zip(axs.flat, cells):
@@ -287,7 +293,7 @@ def _repr_png_(self:Synthetic):
     self.show(max_rows=4).savefig(buf, format='png', dpi=80)
     return buf.getvalue()
 
-# %% ../nbs/02_synthetic.ipynb #c51c3bbc
+# %% ../nbs/02_synthetic.ipynb #349c986a
 @patch
 def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, normalised, step after step
     "All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are not in it."
@@ -316,7 +322,7 @@ def to_image_folder(self:Synthetic,
     except OSError as e: raise ValueError(f'path {str(path)!r} cannot be written: {e.strerror or e}') from e
     return path
 
-# %% ../nbs/02_synthetic.ipynb #361eea8d
+# %% ../nbs/02_synthetic.ipynb #6c00b463
 @patch
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
@@ -353,7 +359,7 @@ def to(self:Synthetic,
     for t in self.parameters(): t.requires_grad_()
     return self
 
-# %% ../nbs/02_synthetic.ipynb #5ee59ea9
+# %% ../nbs/02_synthetic.ipynb #c11399bc
 FORMAT = 1   # of the file; raised when an older dd_nb could not read it
 
 def _digest(tensors):
@@ -401,7 +407,7 @@ def save(self:Synthetic,
     write_atomic(path, st_save(tensors, {'dd_nb': json.dumps(head)}))
     return Path(path)
 
-# %% ../nbs/02_synthetic.ipynb #8c004f66
+# %% ../nbs/02_synthetic.ipynb #9e4411ee
 def read_tensors(
     path:str|Path,        # safetensors file that dd_nb wrote
 ) -> tuple[dict,dict]:    # tensors by name, and the JSON head

@@ -653,7 +653,7 @@ def test_offline(name, tmp_path, monkeypatch, capsys):
     import urllib.request
     def offline(*a, **k): raise URLError('Name or service not known')
     monkeypatch.setattr(urllib.request, 'urlopen', offline)
-    with pytest.raises(FileNotFoundError, match='it could not be downloaded .*Name or service not known') as e: load_data(name, root=tmp_path/'new'/'root')
+    with pytest.raises(FileNotFoundError, match='it could not be downloaded') as e: load_data(name, root=tmp_path/'new'/'root')
     assert '\n' not in str(e.value) and not list(tmp_path.iterdir())        # nothing is left behind
     assert 'Downloading' in capsys.readouterr().out
 

@@ -23,3 +23,11 @@ def test_nbdev3(tree, new_env):
     assert runpy.run_path(index)['d']['syms'] == symbols   # so only the settings differ
 
     assert 'Success' in nbdev('test', '--n-workers', '2', '--do-print')
+
+
+def test_fastcore2(tree, new_env):
+    "Users get the newest fastcore, developers the one that nbdev 2 asks for: the package works with both."
+    env = new_env().reuse_packages()
+    env.pip('install', '-q', 'fastcore>=2', '--no-deps', tree)
+    assert int(env('-c', 'import fastcore; print(fastcore.__version__)').split('.')[0]) >= 2
+    env('-m', 'pytest', '-q', 'tests', '--ignore', 'tests/test_package.py', cwd=tree, OMP_NUM_THREADS='1')

@@ -1,0 +1,119 @@
+"The commands, run as a shell runs them."
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_nb.synthetic import Synthetic
+
+
+def sh(cmd, *args, cwd=None):
+    "Run one of the commands in a process of its own."
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
+    return subprocess.run([Path(sys.executable).parent/cmd, *map(str, args)], capture_output=True, text=True, env=env, cwd=cwd)
+
+
+@pytest.fixture(scope='module')
+def ten(tmp_path_factory):
+    "A small fixed-initialisation run, made by the command itself."
+    path = tmp_path_factory.mktemp('cli')/'ten.safetensors'
+    r = sh('dd_distill', 'digits', '--init', 'fixed', '--start', 'means', '--iters', 20, '--batch', 32, '--eta', .2, '--out', path, '--quiet')
+    assert r.returncode == 0, r.stderr
+    assert 'test Score(' in r.stdout and r.stderr == ''
+    return path, r.stdout
+
+
+def test_distill_writes_a_set_and_a_picture(ten):
+    path, _ = ten
+    syn = Synthetic.load(path)
+    assert syn.images.shape == (1, 10, 1, 28, 28) and syn.init and syn.meta['source']['net']['name'] == 'LeNet'
+    assert path.with_suffix('.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_evaluate_reproduces_the_score(ten, tmp_path):
+    path, said = ten
+    r = sh('dd_evaluate', path, '--json', tmp_path/'a.json')
+    assert r.returncode == 0, r.stderr
+    score = json.loads((tmp_path/'a.json').read_text())
+    assert score['mean'] == Synthetic.load(path).meta['test']['mean'] and len(score['all']) == 1
+    assert re.search(r'Score\([\d.]+%', r.stdout).group() in said
+    r = sh('dd_evaluate', path, '--net', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
+    assert r.returncode == 0 and len(json.loads((tmp_path/'b.json').read_text())['all']) == 2
+
+
+def test_show(ten, tmp_path):
+    path, _ = ten
+    r = sh('dd_show', path, '--out', tmp_path/'p.png')
+    assert r.returncode == 0 and 'digits' in r.stdout and (tmp_path/'p.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path):
+    from torchvision.utils import save_image
+    g = torch.Generator().manual_seed(0)
+    for c in range(2):
+        for i in range(12):
+            x = torch.rand(3, 20, 20, generator=g)*.5
+            x[c] += .5
+            (tmp_path/'set'/f'class{c}').mkdir(parents=True, exist_ok=True)
+            save_image(x, tmp_path/'set'/f'class{c}'/f'{i}.png')
+    out = tmp_path/'new'/'own.safetensors'
+    r = sh('dd_distill', tmp_path/'set', '--out', out, '--iters', 3, '--batch', 8, '--netargs', '{"width": 8, "depth": 2}', '--quiet')
+    assert r.returncode == 0, r.stderr
+    syn = Synthetic.load(out)
+    assert syn.meta['source']['net']['name'] == 'ConvNet' and syn.meta['data']['classes'] == ['class0', 'class1']
+
+
+@pytest.mark.parametrize('cmd', ['dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench'])
+def test_help(cmd):
+    r = sh(cmd, '--help')
+    assert r.returncode == 0 and 'usage' in r.stdout
+
+
+def test_lists():
+    assert 'mnist-fixed-10' in sh('dd_reproduce').stdout and 'time-to-90' in sh('dd_bench').stdout
+
+
+BAD = [
+    (('dd_distill', 'mnits'), r"mnits.*did you mean 'mnist'|mnits"),
+    (('dd_distill', 'digits', '--net', 'LeNett'), "LeNett"),
+    (('dd_distill', 'digits', '--ipc', 0), 'ipc must be at least 1, got 0'),
+    (('dd_distill', 'digits', '--ipc', 10**6), 'ipc'),
+    (('dd_distill', 'digits', '--size', 8, '--net', 'LeNet'), '28'),
+    (('dd_distill', 'digits', '--init', 'warm'), "init must be 'random' or 'fixed'"),
+    (('dd_distill', 'digits', '--start', 'kaiser'), "start must be"),
+    (('dd_distill', 'digits', '--inner', 'lion'), 'inner must be one of'),
+    (('dd_distill', 'digits', '--eta', 0), 'lr must be positive'),
+    (('dd_distill', 'digits', '--iters', 0), 'iters must be at least 1'),
+    (('dd_distill', 'digits', '--batch', -3), 'batch_size must be at least 1'),
+    (('dd_distill', 'digits', '--netargs', '{'), 'netargs must be a JSON object'),
+    (('dd_distill', 'digits', '--netargs', '{"colour": 3}'), 'colour'),
+    (('dd_distill', 'digits', '--device', 'abacus'), 'device must be'),
+    (('dd_distill', 'digits', '--out', '/proc/no/ten.safetensors'), 'cannot be written'),
+    (('dd_distill', '/nowhere/at/all'), 'nowhere'),
+    (('dd_evaluate', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
+    (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
+    (('dd_reproduce', 'mnist-unfixed'), 'name must be one of'),
+    (('dd_bench', 'everything'), 'name must be one of'),
+]
+
+
+@pytest.mark.parametrize('args, text', BAD, ids=[' '.join(map(str, a)) for a, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(args, text, tmp_path):
+    r = sh(*args, cwd=tmp_path)
+    assert r.returncode == 2, r.stderr
+    assert len(r.stderr.strip().splitlines()) == 1 and re.search(text, r.stderr) and r.stdout == ''
+    assert not list(tmp_path.iterdir()), 'nothing half-written'
+
+
+def test_damaged_files_are_refused(ten, tmp_path):
+    blob = ten[0].read_bytes()
+    for name, b in (('short', blob[:-7]), ('text', b'hello'), ('empty', b'')):
+        (tmp_path/name).write_bytes(b)
+        for cmd in ('dd_evaluate', 'dd_show'):
+            r = sh(cmd, tmp_path/name, cwd=tmp_path)
+            assert r.returncode == 2 and 'not a readable dd_nb file' in r.stderr and len(r.stderr.strip().splitlines()) == 1

@@ -1,0 +1,54 @@
+"Recipes and the results that ship."
+import pytest
+import torch
+
+from dd_nb.data import load_data
+from dd_nb.evaluate import evaluate
+from dd_nb.zoo import RECIPES, baselines, list_zoo, load_zoo, reproduce
+
+
+def test_reproduce_runs_a_recipe_and_records_it(tmp_path):
+    syn, history, score = reproduce('demo', seed=1, iters=4, batch_size=16, progress=False)
+    assert syn.meta['recipe']['name'] == 'demo' and syn.meta['changes'] == dict(iters=4, batch_size=16) and syn.meta['seed'] == 1
+    assert syn.meta['test']['mean'] == score.mean and history.it[-1] == 4
+    again = type(syn).load(syn.save(tmp_path/'a.safetensors'))
+    assert evaluate(again, None, load_data('digits')).all == score.all
+
+
+def test_a_seed_is_an_initialisation():
+    a, b, c = (reproduce('demo', seed=s, iters=2, batch_size=16, progress=False)[0] for s in (0, 0, 1))
+    assert torch.equal(a.images, b.images) and all(torch.equal(v, b.init['params'][k]) for k, v in a.init['params'].items())
+    assert not torch.equal(a.init['params']['0.weight'], c.init['params']['0.weight'])
+
+
+def test_baselines():
+    scores = baselines('demo')
+    assert set(scores) == {'untrained', 'random real images', 'class means'} and scores['untrained'].mean < .25
+    assert all(0 <= s.mean <= 1 for s in scores.values())
+
+
+def test_every_entry_has_its_recipe_and_loads():
+    for name, seeds in list_zoo().items():
+        assert name in RECIPES
+        for seed in seeds:
+            syn = load_zoo(name, seed)
+            assert syn.meta['recipe']['name'] == name and syn.meta['seed'] == seed and syn.meta['changes'] == {}
+            assert torch.isfinite(syn.images).all()
+
+
+def test_the_first_entry_ships():
+    assert list_zoo().get('mnist-fixed-10') == [0, 1, 2]
+    syn = load_zoo('mnist-fixed-10')
+    assert syn.images.shape == (1, 10, 1, 28, 28) and syn.n_steps == 3 and len(syn) == 10
+
+
+def test_the_first_entry_is_as_good_as_it_says(data_root):
+    data = load_data('mnist', root=data_root)
+    scores = [evaluate(load_zoo('mnist-fixed-10', s), None, data).mean for s in (0, 1, 2)]
+    for s, score in enumerate(scores): assert abs(score - load_zoo('mnist-fixed-10', s).meta['test']['mean']) < .003
+    assert sum(scores)/3 >= .938      # the paper: 93.76 %
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match='name must be one of'): load_zoo('mnist-unfixed-10')
+    with pytest.raises(ValueError, match='name must be one of.*demo'): reproduce('nothing')
