@@ -17,10 +17,9 @@ STAMP := $(VENV)/.dd_nb_installed
 FILES := $(wildcard *.ini *.py *.toml *.in *.md nbs/*.ipynb nbs/*.yml nbs/images/* dd_nb/*.py dd_nb/zoo_data/* tests/*.py tools/*.py)
 SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.py))
 
-# One thread: the networks are small, nbdev_test runs two notebooks at a time, and two threads on a busy core wait for each other
-OMP_NUM_THREADS ?= 1
-MPLBACKEND      ?= agg
-export OMP_NUM_THREADS MPLBACKEND
+# One thread for the tests: nbdev_test runs two notebooks at a time, and two threads on a busy core wait for each other
+test test-all: export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= agg
 
 .PHONY: demo install test test-all prepare readme docs clean
 demo: $(STAMP)

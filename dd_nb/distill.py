@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'GradClip', 'StopDistill', 'Recorder', 'Progress',
-           'TimeLimit', 'Loop', 'distill']
+           'TimeLimit', 'Watch', 'Loop', 'distill']
 
-# %% ../nbs/03_single_step.ipynb #69bc371d
+# %% ../nbs/03_single_step.ipynb #5c3a53de
 import io,math,sys,time
 from dataclasses import dataclass,field
 
@@ -18,7 +18,7 @@ from .evaluate import accuracy,check_fits
 from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,trained
 
-# %% ../nbs/03_single_step.ipynb #6eafe1f4
+# %% ../nbs/03_single_step.ipynb #9a135dd9
 @dataclass
 class History:
     "What a run recorded; one entry for each validation, unless said otherwise."
@@ -55,7 +55,7 @@ class History:
         acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
-# %% ../nbs/03_single_step.ipynb #9465b494
+# %% ../nbs/03_single_step.ipynb #c0a62447
 def cosine_decay(
     it:int,      # outer step, from 0
     iters:int,   # outer steps in all
@@ -74,7 +74,7 @@ def step_decay(
 
 SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
-# %% ../nbs/03_single_step.ipynb #3d261b91
+# %% ../nbs/03_single_step.ipynb #8de2b096
 class GradClip:
     "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
     def __init__(self,
@@ -103,7 +103,7 @@ class GradClip:
         self.mean = self.decay*self.mean + (1-self.decay)*norm
         return True
 
-# %% ../nbs/03_single_step.ipynb #17983b85
+# %% ../nbs/03_single_step.ipynb #69d6334b
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
 
 class Recorder:
@@ -135,7 +135,34 @@ class TimeLimit:
     def after_step(self, loop):
         if time.perf_counter() - loop.started >= self.limit: raise StopDistill
 
-# %% ../nbs/03_single_step.ipynb #8cb115a4
+# %% ../nbs/03_single_step.ipynb #e7b2df70
+class Watch:
+    "Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at every `every`-th validation."
+    def __init__(self, every:int=5, images:int=10): self.every,self.images,self.n,self.handle = every,images,0,None
+
+    def after_eval(self, loop):
+        if self.n % self.every == 0: self.draw(loop)
+        self.n += 1
+    def after_run(self, loop): self.draw(loop)
+
+    def draw(self, loop):
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+        h,k = loop.history,min(self.images, loop.syn.images.shape[1])
+        fig = plt.figure(figsize=(9, 3.2), layout='constrained')
+        plt.close(fig)
+        grid = fig.add_gridspec(2, 2*k, height_ratios=(2, 1))
+        for half,ys,title,c in ((slice(0, k), h.loss, 'outer loss', '#0072B2'), (slice(k, 2*k), h.accuracy, 'validation accuracy', '#D55E00')):
+            ax = fig.add_subplot(grid[0, half])
+            ax.plot(h.it, ys, color=c); ax.set(title=title, xlabel=f'outer step (of {loop.iters})', xlim=(0, loop.iters)); ax.grid(alpha=.3)
+        if loop.syn.is_image:
+            for i,x in enumerate(loop.syn.display_images()[0, :k]):
+                ax = fig.add_subplot(grid[1, 2*i:2*i+2])
+                ax.imshow(x.movedim(0, -1).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=1); ax.axis('off')
+        if self.handle is None: self.handle = display(fig, display_id=True)
+        else: self.handle.update(fig)
+
+# %% ../nbs/03_single_step.ipynb #5dab02bd
 class Loop:
     "The variables of a running distillation, handed to every callback."
     def __init__(self, **kw): self.__dict__.update(kw)

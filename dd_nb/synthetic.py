@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INNER', 'FORMAT', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'write_atomic', 'read_tensors']
 
-# %% ../nbs/02_synthetic.ipynb #5d0877fc
+# %% ../nbs/02_synthetic.ipynb #54941ee8
 import copy,hashlib,io,json,os,tempfile
 from dataclasses import asdict,dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from . import __version__
 from .data import Data,Normalise
 
-# %% ../nbs/02_synthetic.ipynb #6bccc580
+# %% ../nbs/02_synthetic.ipynb #d361ce10
 def inv_softplus(
     lr:Tensor|float,  # positive step size(s), any shape
 ) -> Tensor:          # `r` with `softplus(r) == lr`, same shape
@@ -30,7 +30,7 @@ def inv_softplus(
         raise ValueError(f'lr must be positive and finite, got {lr.min().item():g} as the smallest of {lr.numel()}')
     return lr + torch.log(-torch.expm1(-lr))
 
-# %% ../nbs/02_synthetic.ipynb #f9ef149c
+# %% ../nbs/02_synthetic.ipynb #7efe3947
 INNER = ('sgd', 'momentum', 'adam')
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def as_inner(
         return Inner(**inner)
     raise TypeError(f'inner must be a name, a dict or an Inner, got {type(inner).__name__}')
 
-# %% ../nbs/02_synthetic.ipynb #0f09b6ba
+# %% ../nbs/02_synthetic.ipynb #0ec55c41
 def _check_count(name, v, least=1):
     if isinstance(v, bool) or not isinstance(v, int): raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
@@ -142,7 +142,7 @@ class Synthetic:
                 f"{self.steps} step{'s'*(self.steps>1)} x {self.epochs} epoch{'s'*(self.epochs>1)}, {self.inner.name} with step sizes "
                 f"{lrs.min():.3g} to {lrs.max():.3g}" + (f', for {name}' if name else '') + ')')
 
-# %% ../nbs/02_synthetic.ipynb #dd789474
+# %% ../nbs/02_synthetic.ipynb #a9903c9d
 def _labels(n_classes, ipc, steps):
     _check_count('n_classes', n_classes, 2); _check_count('ipc', ipc); _check_count('steps', steps)
     return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
@@ -165,7 +165,7 @@ def noise(cls:Synthetic,
     images = torch.randn((steps, labels.shape[1], *shape), generator=g)
     return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #ee2acd44
+# %% ../nbs/02_synthetic.ipynb #74212852
 def _deal(data, labels, seed):
     "For each class, indices of its training examples in a seeded random order."
     g = torch.Generator().manual_seed(seed)
@@ -221,7 +221,7 @@ def means(cls:Synthetic,
     rows = [torch.stack([mean(g) for g in i.tensor_split(need)]) for i in idx]
     return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #87eeeec2
+# %% ../nbs/02_synthetic.ipynb #ac89306d
 @patch
 def display_images(self:Synthetic) -> Tensor:  # (steps, n, ...) float on the CPU; images in [0, 1]
     "The examples on the scale that people look at: normalisation undone and, for images of 1, 3 or 4 channels, clamped to [0, 1]."
@@ -293,7 +293,7 @@ def _repr_png_(self:Synthetic):
     self.show(max_rows=4).savefig(buf, format='png', dpi=80)
     return buf.getvalue()
 
-# %% ../nbs/02_synthetic.ipynb #349c986a
+# %% ../nbs/02_synthetic.ipynb #45626e5e
 @patch
 def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, normalised, step after step
     "All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are not in it."
@@ -322,7 +322,7 @@ def to_image_folder(self:Synthetic,
     except OSError as e: raise ValueError(f'path {str(path)!r} cannot be written: {e.strerror or e}') from e
     return path
 
-# %% ../nbs/02_synthetic.ipynb #6c00b463
+# %% ../nbs/02_synthetic.ipynb #f6d4b291
 @patch
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
@@ -359,7 +359,7 @@ def to(self:Synthetic,
     for t in self.parameters(): t.requires_grad_()
     return self
 
-# %% ../nbs/02_synthetic.ipynb #c11399bc
+# %% ../nbs/02_synthetic.ipynb #5cac2a66
 FORMAT = 1   # of the file; raised when an older dd_nb could not read it
 
 def _digest(tensors):
@@ -407,7 +407,7 @@ def save(self:Synthetic,
     write_atomic(path, st_save(tensors, {'dd_nb': json.dumps(head)}))
     return Path(path)
 
-# %% ../nbs/02_synthetic.ipynb #9e4411ee
+# %% ../nbs/02_synthetic.ipynb #ff383c65
 def read_tensors(
     path:str|Path,        # safetensors file that dd_nb wrote
 ) -> tuple[dict,dict]:    # tensors by name, and the JSON head
