@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BENCHES', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy']
 
-# %% ../nbs/20_bench.ipynb #7df17910
+# %% ../nbs/20_bench.ipynb #8c37846d
 import os,platform,statistics,time
 
 import torch
@@ -15,7 +15,7 @@ from .distill import StopDistill,distill,step_decay
 from .synthetic import Synthetic
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #4f952839
+# %% ../nbs/20_bench.ipynb #254d7d03
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -73,13 +73,15 @@ def time_to_accuracy(
         for name,start,kw,budget in (('ours', start_ours, ours_kw, limit), ('original recipe', start_theirs, theirs, None)):
             def run(n): distill(start(), source, data, seed=seed, progress=False, **{**kw, 'iters': n, 'every': n, 'n_valid': 0, 'keep': 'last'})
             threads,times = faster_threads(run)
-            stop = _Until(target, budget if budget is not None else factor*(out['ours']['seconds'] or limit))
+            if budget is None: budget = factor*(limit if out['ours']['seconds'] is None else out['ours']['seconds'])
+            stop = _Until(target, budget)
             h = distill(start(), source, data, seed=seed, progress=progress, cbs=[stop], **{**kw, 'every': every})
             out[name] = dict(threads=threads, seconds_per_step={str(k): v for k,v in times.items()}, seconds=stop.reached, outer_steps=h.it[-1],
                              best=max(h.accuracy), ran=h.seconds[-1], curve=[[round(s, 2), a] for s,a in zip(h.seconds, h.accuracy)])
     finally: torch.set_num_threads(before)
     o,t = out['ours'],out['original recipe']
-    if o['seconds']: out['ratio'] = (t['seconds'] or t['ran'])/o['seconds']; out['ratio_is_lower_bound'] = t['seconds'] is None
+    if o['seconds']:   # not None, and not 0: a start that is good enough already compares nothing
+        out['ratio'],out['ratio_is_lower_bound'] = (t['ran'] if t['seconds'] is None else t['seconds'])/o['seconds'],t['seconds'] is None
     return out
 
 def print_time_to_accuracy(out:dict):
@@ -87,7 +89,7 @@ def print_time_to_accuracy(out:dict):
     print(f"{out['task']}; validation accuracy {out['target']:.0%}")
     for k in ('ours', 'original recipe'):
         r = out[k]
-        when = f"reached after {r['seconds']:.0f} s" if r['seconds'] else f"not reached in {r['ran']:.0f} s (best {r['best']:.1%})"
+        when = f"reached after {r['seconds']:.0f} s" if r['seconds'] is not None else f"not reached in {r['ran']:.0f} s (best {r['best']:.1%})"
         print(f"  {k:16} {when}, {r['outer_steps']} outer steps, {r['threads']} thread{'s'*(r['threads']>1)}")
     if 'ratio' in out: print(f"  ratio            {'more than ' if out['ratio_is_lower_bound'] else ''}{out['ratio']:.1f}")
 

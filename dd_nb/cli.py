@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #c451cd4b
+# %% ../nbs/22_cli.ipynb #fe70fbfc
 import io,sys
 import json as js
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from .networks import make_net
 from .synthetic import Synthetic,write_atomic
 from .zoo import RECIPES,baselines,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #f76daa6c
+# %% ../nbs/22_cli.ipynb #f461c5d8
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
@@ -62,17 +62,17 @@ def _png(syn, path, rows=10):
     syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #b57285a9
+# %% ../nbs/22_cli.ipynb #f4c65dba
 try: from fastcore.script import Param   # fastcore 1
 except ImportError: Param = None         # fastcore 2
 
-# %% ../nbs/22_cli.ipynb #08059a32
+# %% ../nbs/22_cli.ipynb #5a363156
 def _subject(help):
     "Annotation of an optional argument without dashes."
     extra = dict(opt=False, nargs='?')
     return Param(help, str, **extra) if Param else Annotated[str, extra]
 
-# %% ../nbs/22_cli.ipynb #6ea9b7a0
+# %% ../nbs/22_cli.ipynb #d5275269
 @call_parse
 def dd_distill(
     data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
@@ -124,7 +124,7 @@ def dd_distill(
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #745eba60
+# %% ../nbs/22_cli.ipynb #a38fcfc5
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -170,7 +170,7 @@ def dd_show(
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #6f217f7c
+# %% ../nbs/22_cli.ipynb #f11bab98
 @call_parse
 def dd_reproduce(
     name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
@@ -201,7 +201,7 @@ def dd_reproduce(
               + (f'; published {RECIPES[name].paper}' if RECIPES[name].paper else ''))
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #76e66d04
+# %% ../nbs/22_cli.ipynb #19abc292
 @call_parse
 def dd_bench(
     name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed

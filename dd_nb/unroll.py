@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'unroll', 'Unroll']
 
-# %% ../nbs/06_unroll.ipynb #b61f5bc3
+# %% ../nbs/06_unroll.ipynb #896a690f
 import copy
 from dataclasses import dataclass,field,replace
 
@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from .synthetic import Inner,Synthetic
 
-# %% ../nbs/06_unroll.ipynb #4d65c0cd
+# %% ../nbs/06_unroll.ipynb #a844e267
 @dataclass(frozen=True)
 class State:
     "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
@@ -59,7 +59,7 @@ def functional(
     if not params: raise ValueError(f'net must have parameters, got a {type(net).__name__} without any')
     return State(copy.deepcopy(net), params, {k: v.detach().clone() for k,v in net.named_buffers()})
 
-# %% ../nbs/06_unroll.ipynb #37fc986a
+# %% ../nbs/06_unroll.ipynb #25e58839
 def loss_fn(
     logits:Tensor,  # (n, classes)
     y:Tensor,       # (n,) long classes, or (n, classes) float soft targets
@@ -102,7 +102,7 @@ def train_step(
             if mem is not None: opt[k] = mem
     return State(state.net, new, buffers, dict(opt, n=n))
 
-# %% ../nbs/06_unroll.ipynb #50237f9a
+# %% ../nbs/06_unroll.ipynb #67622e4e
 def trained(
     syn:Synthetic,             # the synthetic set to train on
     state:State,               # where training starts
@@ -145,7 +145,7 @@ class Unroll:
 
     def __repr__(self): return f'Unroll({self.strategy!r})'
 
-# %% ../nbs/06_unroll.ipynb #23413c94
+# %% ../nbs/06_unroll.ipynb #cf88d49a
 @patch
 def train(self:Synthetic,
     net:nn.Module,  # where to start; not changed
