@@ -5,6 +5,7 @@ import runpy
 def test_nbdev3(tree, new_env):
     env = new_env().reuse_packages()
     env.pip('install', '-q', 'nbdev>=3')
+    env.pip('install', '-q', '--no-deps', '-e', tree)   # 22_cli runs the commands
 
     def nbdev(name, *args): return env(env.python.parent/f'nbdev-{name}', *args, cwd=tree, OMP_NUM_THREADS='1', MPLBACKEND='agg')
 
