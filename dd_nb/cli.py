@@ -22,7 +22,7 @@ from .evaluate import evaluate,stored_source
 from .inits import FixedInit,RandomInit
 from .networks import make_net
 from .synthetic import Synthetic,write_atomic
-from .zoo import RECIPES,baselines,list_zoo,load_zoo,reproduce
+from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
 # %% ../nbs/22_cli.ipynb #f461c5d8
 @contextmanager
@@ -189,7 +189,7 @@ def dd_reproduce(
             for r in RECIPES.values(): print(f'{r.name:16} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             return
         if threads: torch.set_num_threads(threads)
-        if name not in RECIPES: raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
+        recipe = get_recipe(name)   # an unknown name is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
         syn,history,score = reproduce(name, seed, root or None, device, not quiet, **(dict(iters=iters) if iters else {}))
@@ -197,8 +197,8 @@ def dd_reproduce(
         if compare or name == 'demo':
             for k,s in baselines(name, seed, root or None, device).items(): print(f'  {k:20} {s.mean:6.1%}')
         print(f'  {"distilled":20} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
-              + f'   test accuracy of {RECIPES[name].net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
-              + (f'; published {RECIPES[name].paper}' if RECIPES[name].paper else ''))
+              + f'   test accuracy of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
+              + (f'; published {recipe.paper}' if recipe.paper else ''))
         print(f'saved {path} and {png}')
 
 # %% ../nbs/22_cli.ipynb #19abc292

@@ -180,8 +180,7 @@ def _deal(data, labels, seed):
 def _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs):
     "Lay `rows[c]`, the (need, ...) examples of class c, out as (steps, n, ...) in the order of `labels`."
     steps,n = labels.shape
-    ipc = n//data.n_classes
-    x = torch.stack(rows, 1).reshape(steps, ipc, data.n_classes, *data.shape).reshape(steps, n, *data.shape)
+    x = torch.stack(rows, 1).reshape(steps, n, *data.shape)   # row by row, one example of each class
     return cls(x, labels.to(x.device), data.n_classes, epochs, lr, inner, norm=data.norm, meta=dict(data=data.describe()), **kwargs)
 
 @patch(cls_method=True)

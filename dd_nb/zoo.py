@@ -86,7 +86,7 @@ def reproduce(
     source,syn = recipe_source(recipe, data, seed),recipe_start(recipe, data, seed)
     history = distill(syn, source, data, seed=seed, progress=progress, cbs=cbs, **{**recipe.distill, **changes})
     score = evaluate(syn, source, data, n_nets=recipe.n_nets)
-    syn.meta |= dict(recipe=asdict(recipe), changes={k: v for k,v in changes.items()}, threads=torch.get_num_threads(),
+    syn.meta |= dict(recipe=asdict(recipe), changes=changes, threads=torch.get_num_threads(),
                      test=dict(mean=score.mean, std=score.std, networks=len(score.all)))
     return syn,history,score
 
