@@ -6,9 +6,9 @@
 __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'GradClip', 'StopDistill', 'Recorder', 'Progress',
            'TimeLimit', 'Watch', 'Loop', 'distill']
 
-# %% ../nbs/03_single_step.ipynb #5c3a53de
+# %% ../nbs/03_single_step.ipynb #3bc4bf32
 import io,math,sys,time
-from dataclasses import dataclass,field
+from dataclasses import dataclass,field,replace
 
 import torch
 
@@ -16,9 +16,9 @@ import torch
 from .data import Data,split_validation
 from .evaluate import accuracy,check_fits
 from .synthetic import Synthetic,_check_count
-from .unroll import Unroll,trained
+from .unroll import Unroll,hypergradients,trained
 
-# %% ../nbs/03_single_step.ipynb #9a135dd9
+# %% ../nbs/03_single_step.ipynb #7889d2bd
 @dataclass
 class History:
     "What a run recorded; one entry for each validation, unless said otherwise."
@@ -55,7 +55,7 @@ class History:
         acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
-# %% ../nbs/03_single_step.ipynb #c0a62447
+# %% ../nbs/03_single_step.ipynb #8406e52f
 def cosine_decay(
     it:int,      # outer step, from 0
     iters:int,   # outer steps in all
@@ -74,7 +74,7 @@ def step_decay(
 
 SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
-# %% ../nbs/03_single_step.ipynb #8de2b096
+# %% ../nbs/03_single_step.ipynb #657fc825
 class GradClip:
     "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
     def __init__(self,
@@ -86,14 +86,16 @@ class GradClip:
     def __call__(self,
         params:list,   # tensors with `.grad`
         it:int=0,      # outer step, for the error message
+        explain=None,  # function without arguments that says which inner step broke, for the error message
     ) -> bool:         # whether to go on with the update
         "Clip in place. Raises FloatingPointError after `patience` non-finite gradients in a row."
         norm = torch.sqrt(sum(p.grad.double().square().sum() for p in params)).item()
         if not math.isfinite(norm):
             self.bad += 1
             if self.bad >= self.patience:
-                raise FloatingPointError(f'the hypergradient was not finite {self.bad} times in a row, up to outer step {it}: '
-                                         'lower lr or the starting step sizes, or train fewer inner steps')
+                where = explain() if explain else ''
+                raise FloatingPointError(f'the hypergradient was not finite {self.bad} times in a row, up to outer step {it}{": " if where else ""}{where}; '
+                                         'lower lr, lr_lrs or the starting step sizes, or train fewer inner steps')
             return False
         self.bad = 0
         if self.mean is None: self.mean = norm
@@ -103,7 +105,7 @@ class GradClip:
         self.mean = self.decay*self.mean + (1-self.decay)*norm
         return True
 
-# %% ../nbs/03_single_step.ipynb #69d6334b
+# %% ../nbs/03_single_step.ipynb #49cf0f9d
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
 
 class Recorder:
@@ -126,7 +128,8 @@ class Progress:
         live = 'ipykernel' in sys.modules or sys.stderr.isatty()   # a log file gets a line now and then
         self.bar = tqdm(total=loop.iters, unit='step', mininterval=.5 if live else 30, dynamic_ncols=live, desc='distill')
     def after_step(self, loop): self.bar.update(1)
-    def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}', refresh=False)
+    def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}'
+                                + (f', {loop.history.skipped} skipped' if loop.history.skipped else ''), refresh=False)
     def after_run(self, loop): self.bar.close()
 
 class TimeLimit:
@@ -135,7 +138,7 @@ class TimeLimit:
     def after_step(self, loop):
         if time.perf_counter() - loop.started >= self.limit: raise StopDistill
 
-# %% ../nbs/03_single_step.ipynb #e7b2df70
+# %% ../nbs/03_single_step.ipynb #c3f870f7
 class Watch:
     "Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at every `every`-th validation."
     def __init__(self, every:int=5, images:int=10): self.every,self.images,self.n,self.handle = every,images,0,None
@@ -162,7 +165,7 @@ class Watch:
         if self.handle is None: self.handle = display(fig, display_id=True)
         else: self.handle.update(fig)
 
-# %% ../nbs/03_single_step.ipynb #5dab02bd
+# %% ../nbs/03_single_step.ipynb #9c8f324e
 class Loop:
     "The variables of a running distillation, handed to every callback."
     def __init__(self, **kw): self.__dict__.update(kw)
@@ -213,7 +216,7 @@ def distill(
     params = syn.named_parameters()
     opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' else lr) for k,p in params.items()], betas=betas)
     rates = [g['lr'] for g in opt.param_groups]
-    gen = torch.Generator(device=data.device).manual_seed(seed)
+    gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
     loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=GradClip(clip), history=History(),
                 n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress else []), *cbs])
     best,mean = None,{k: p.detach().clone() for k,p in params.items()} if average else None
@@ -223,7 +226,7 @@ def distill(
         nonlocal best
         frozen = syn.copy()
         for k,p in tensors.items(): setattr(frozen, k, p.detach())
-        states = source.held_out(seed).draw(1 if source.fixed else n_eval)
+        states = [replace(s, seed=seed) for s in source.held_out(seed).draw(1 if source.fixed else n_eval)]
         acc = sum(accuracy(trained(frozen, s), real) for s in states)/len(states)
         if best is None or acc >= best[0]: best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
         return acc
@@ -242,13 +245,13 @@ def distill(
         for it in range(iters):
             for g,r in zip(opt.param_groups, rates): g['lr'] = r*schedule(it, iters)
             opt.zero_grad()
-            losses = []
-            for state in source.draw(n_nets):                       # fetch
-                loss = objective(syn, state, real.batch(batch_size, gen))  # train on S, compute the objective
-                (loss/n_nets).backward()
-                losses.append(loss.item())
-            loop.loss = sum(losses)/n_nets
-            if loop.clip(list(params.values()), it): opt.step()           # update S
+            states = [replace(s, seed=int(torch.randint(2**62, (), generator=noise))) for s in source.draw(n_nets)]   # fetch
+            batches = [real.batch(batch_size, gen) for _ in states]
+            losses,grads = hypergradients(objective, syn, states, batches)   # train on S, compute the objective
+            for p,g in zip(params.values(), grads): p.grad = g
+            loop.loss = sum(losses)/len(losses)
+            if loop.clip(list(params.values()), it, lambda: objective.explain(syn, states[0], batches[0]) if hasattr(objective, 'explain') else ''):
+                opt.step()                                                   # update S
             else: loop.history.skipped += 1
             if average:
                 for k,p in params.items(): mean[k].lerp_(p.detach(), 1 - average)

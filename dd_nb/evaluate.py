@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Score', 'accuracy', 'check_fits', 'evaluate', 'stored_source', 'tune_lr']
 
-# %% ../nbs/17_evaluate.ipynb #0f8a4df6
+# %% ../nbs/17_evaluate.ipynb #ecaabcca
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass,replace
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,trained
 
-# %% ../nbs/17_evaluate.ipynb #dc089532
+# %% ../nbs/17_evaluate.ipynb #412997eb
 @dataclass(frozen=True)
 class Score:
     "Test accuracies of the networks trained on one set, in [0, 1]."
@@ -46,7 +46,7 @@ def accuracy(
     right = sum((state(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size))
     return right/len(data.y_test)
 
-# %% ../nbs/17_evaluate.ipynb #02a665bb
+# %% ../nbs/17_evaluate.ipynb #08b82446
 def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
@@ -78,7 +78,7 @@ def evaluate(
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    states = source.held_out(seed).to(data.device, data.dtype).draw(1 if source.fixed else n_nets)
+    states = [replace(s, seed=seed) for s in source.held_out(seed).to(data.device, data.dtype).draw(1 if source.fixed else n_nets)]   # of dropout
     return Score(tuple(accuracy(trained(syn, s), data, batch_size) for s in states))
 
 def stored_source(
@@ -92,7 +92,7 @@ def stored_source(
     spec = {k: v for k,v in spec.items() if k != 'seed'}
     return RandomInit(lambda: make_net(**spec))
 
-# %% ../nbs/17_evaluate.ipynb #e0d0c0f7
+# %% ../nbs/17_evaluate.ipynb #e16199e3
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train
@@ -103,5 +103,5 @@ def tune_lr(
 ) -> Synthetic:           # a copy with the best of them
     "Give a set (random real examples, class means, ...) the step size that does best on a validation split of the training data."
     valid = split_validation(data, seed=seed)
-    def with_lr(lr): return Synthetic(syn.images, syn.labels, syn.n_classes, syn.epochs, lr, syn.inner, syn.learn, syn.norm, syn.init, syn.meta)
+    def with_lr(lr): return Synthetic(syn.images, syn.labels, syn.n_classes, syn.epochs, lr, syn.inner, syn.learn, syn.norm, syn.init, syn.meta, syn.order)
     return max((with_lr(lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=seed).mean)

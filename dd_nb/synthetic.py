@@ -68,19 +68,30 @@ def _check_count(name, v, least=1):
     if isinstance(v, bool) or not isinstance(v, int): raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
 
+def _check_order(order, n):
+    "`order` as long integers, after checking that it is a (T, b) table of indices into `n` examples."
+    if not torch.is_tensor(order) or order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
+        raise TypeError(f'order must be a tensor of integers, got {getattr(order, "dtype", type(order).__name__)}')
+    if order.dim() != 2 or 0 in order.shape: raise ValueError(f'order must have shape (T, b), neither of them 0, got {tuple(order.shape)}')
+    order = order.detach().long()
+    lo,hi = int(order.min()),int(order.max())
+    if lo < 0 or hi >= n: raise ValueError(f'order must index the {n} examples, so lie in 0..{n-1}, got {lo}..{hi}')
+    return order
+
 class Synthetic:
     "A distilled set: images, labels and step sizes, with the schedule and the inner optimiser they are made for (Wang et al. 2018, algorithm 1)."
     def __init__(self,
         images:Tensor,                     # (steps, n, ...) float, normalised like the real data
         labels:Tensor,                     # (steps, n) long, or (steps, n, classes) float: soft targets, used as they are
         n_classes:int|None=None,           # number of classes; by default from `labels`
-        epochs:int=3,                      # passes over all steps: the inner training has epochs * steps steps
-        lr:float|Tensor=.02,               # step size(s) to start with: one number, or (epochs * steps,)
+        epochs:int=3,                      # passes over all steps: T = epochs * steps inner steps; with an `order` it is counted from that
+        lr:float|Tensor=.02,               # step size(s) to start with: one number, or (T,)
         inner:'str|dict|Inner'='sgd',      # the rule that uses the step sizes
         learn:tuple=('images', 'lrs'),     # what distillation may change: any of 'images', 'lrs', 'labels' (soft only)
         norm:Normalise|None=None,          # normalisation the images live in; `distill` fills it in
         init:dict|None=None,               # the initial weights, for a fixed initialisation; `distill` fills it in
         meta:dict|None=None,               # JSON-able facts saved with S: data set, network, seed, result
+        order:Tensor|None=None,            # (T, b) integers: the examples of each inner step, counted step after step; None: the paper's order
     ):
         if not torch.is_tensor(images) or not images.is_floating_point():
             raise TypeError(f'images must be a float tensor, got {getattr(images, "dtype", type(images).__name__)}')
@@ -105,21 +116,29 @@ class Synthetic:
         _check_count('n_classes', n_classes, 2)
         if (bad := set(learn) - {'images', 'lrs', 'labels'}): raise ValueError(f"learn may name 'images', 'lrs' and 'labels', got {sorted(bad)[0]!r}")
         if 'labels' in learn and labels.dim() == 2: raise ValueError("learn: hard labels cannot be learned, got 'labels' with integer labels")
-        steps,n_lr = images.shape[0],epochs*images.shape[0]
+        steps,n_examples = images.shape[0],images.shape[0]*images.shape[1]
+        if order is None: n_lr,of = epochs*steps,'epochs * steps'
+        else:
+            order = _check_order(order, n_examples)
+            n_lr,of,epochs = len(order),'rows of order',-(-order.numel()//n_examples)
         lrs = torch.as_tensor(lr, dtype=images.dtype, device=images.device)
         if lrs.dim() == 0: lrs = lrs.expand(n_lr)
-        if lrs.shape != (n_lr,): raise ValueError(f'lr must be one number or have shape ({n_lr},) = (epochs * steps,), got {tuple(lrs.shape)}')
-        self.images,self.labels,self.raw_lrs = images.detach().clone(),labels.detach().clone(),inv_softplus(lrs).detach().clone()
+        if lrs.shape != (n_lr,): raise ValueError(f'lr must be one number or have shape ({n_lr},) = ({of},), got {tuple(lrs.shape)}')
+        def own(t): return t.detach().clone(memory_format=torch.contiguous_format)   # so that `flatten(0, 1)` is a view
+        self.images,self.labels,self.raw_lrs = own(images),own(labels),own(inv_softplus(lrs))
         self.steps,self.epochs,self.n_classes,self.learn = steps,epochs,n_classes,tuple(learn)
         self.inner,self.norm,self.init,self.meta = as_inner(inner),norm,init,dict(meta or {})
+        self.order = None if order is None else order.to(images.device, copy=True)
         for t in self.parameters(): t.requires_grad_()
 
     @property
-    def lrs(self) -> Tensor: "Step sizes, `(epochs * steps,)`, positive."; return F.softplus(self.raw_lrs)
+    def lrs(self) -> Tensor: "Step sizes, `(n_steps,)`, positive."; return F.softplus(self.raw_lrs)
     @property
     def shape(self) -> tuple: "Shape of one example."; return tuple(self.images.shape[2:])
     @property
-    def n_steps(self) -> int: "Inner steps in all, T = epochs * steps."; return self.epochs*self.steps
+    def n_steps(self) -> int:
+        "Inner steps in all: T = epochs * steps, or the rows of `order`."
+        return self.epochs*self.steps if self.order is None else len(self.order)
     def __len__(self): "Number of distinct examples: what a storage budget counts."; return self.images.shape[0]*self.images.shape[1]
 
     def named_parameters(self) -> dict:
@@ -128,19 +147,22 @@ class Synthetic:
     def parameters(self) -> list: "The tensors that distillation learns."; return list(self.named_parameters().values())
 
     def batch(self,
-        t:int,   # inner step, 0 .. epochs * steps - 1
-    ) -> tuple:  # images (n, ...), labels (n,) or (n, classes), step size ()
-        "What inner step `t` trains on, in the paper's fixed order: step `t % steps` of epoch `t // steps`."
-        s = t % self.steps
-        return self.images[s], self.labels[s], self.lrs[t]
+        t:int,   # inner step, 0 .. n_steps - 1
+    ) -> tuple:  # images (n, ...), labels (n,) or (n, classes), step size (); b in place of n with an `order`
+        "What inner step `t` trains on: the examples `order[t]` or, in the paper's fixed order, step `t % steps` of epoch `t // steps`."
+        if self.order is None: return self.images[t % self.steps], self.labels[t % self.steps], self.lrs[t]
+        i = self.order[t]
+        return self.images.flatten(0, 1).index_select(0, i), self.labels.flatten(0, 1).index_select(0, i), self.lrs[t]
 
     def __repr__(self):
         lrs = self.lrs.detach()
         kind = 'hard' if self.labels.dim() == 2 else 'soft'
         name = self.meta.get('data', {}).get('name')
+        def count(n, one, many): return f'{n} {one if n == 1 else many}'
+        if self.order is None: plan = f"{count(self.steps, 'step', 'steps')} x {count(self.epochs, 'epoch', 'epochs')}"
+        else: plan = f"{count(len(self.order), 'minibatch', 'minibatches')} of {self.order.shape[1]}"
         return (f"Synthetic({len(self)} examples {'x'.join(map(str, self.shape))}, {self.n_classes} classes, {kind} labels, "
-                f"{self.steps} step{'s'*(self.steps>1)} x {self.epochs} epoch{'s'*(self.epochs>1)}, {self.inner.name} with step sizes "
-                f"{lrs.min():.3g} to {lrs.max():.3g}" + (f', for {name}' if name else '') + ')')
+                f"{plan}, {self.inner.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}" + (f', for {name}' if name else '') + ')')
 
 # %% ../nbs/02_synthetic.ipynb #a9903c9d
 def _labels(n_classes, ipc, steps):
@@ -326,9 +348,10 @@ def to_image_folder(self:Synthetic,
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
     batch_size:int|None=None,   # examples a step afterwards; must divide the number of examples; by default as before
-) -> Synthetic:                 # a copy; its step sizes are this set's mean step size
+) -> Synthetic:                 # a copy without `order`; its step sizes are this set's mean step size
     "The same examples as ordinary shuffled minibatches: the order they were made for is gone, and every step uses the mean of the step sizes."
-    n = self.images.shape[1] if batch_size is None else batch_size
+    before = self.images if self.order is None else self.order
+    n = before.shape[1] if batch_size is None else batch_size
     _check_count('batch_size', n)
     if len(self) % n: raise ValueError(f'batch_size must divide the {len(self)} examples, got {n}')
     perm = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
@@ -341,6 +364,7 @@ def copy(self:Synthetic) -> Synthetic:
     "A deep copy that shares no tensor with this set."
     new = copy.copy(self)
     for k in ('images', 'labels', 'raw_lrs'): setattr(new, k, getattr(self, k).detach().clone())
+    new.order = None if self.order is None else self.order.clone()
     new.meta = copy.deepcopy(self.meta)
     if self.init is not None: new.init = {k: ({n: t.clone() for n,t in v.items()} if k in ('params', 'buffers') else copy.deepcopy(v)) for k,v in self.init.items()}
     for t in new.parameters(): t.requires_grad_()
@@ -355,8 +379,27 @@ def to(self:Synthetic,
     for k in ('images', 'labels', 'raw_lrs'):
         t = getattr(self, k).detach()
         setattr(self, k, t.to(device=device, dtype=dtype if t.is_floating_point() else None))
+    if self.order is not None: self.order = self.order.to(device)
     for t in self.parameters(): t.requires_grad_()
     return self
+
+# %% ../nbs/02_synthetic.ipynb #3859b151
+@patch
+def minibatches(self:Synthetic,
+    batch_size:int,                 # examples a step; must divide the number of examples
+    epochs:int|None=None,           # passes over all examples, each in an order of its own; by default as before
+    seed:int=0,                     # of the permutations
+    lr:float|Tensor|None=None,      # step size(s): one number, or (epochs * len(self) / batch_size,); by default the mean of the present ones
+) -> Synthetic:                     # a copy with the same examples and an `order`
+    "Train on shuffled minibatches: every epoch deals all examples anew. Raises ValueError if `batch_size` does not divide their number."
+    epochs = self.epochs if epochs is None else epochs
+    _check_count('batch_size', batch_size); _check_count('epochs', epochs)
+    if len(self) % batch_size: raise ValueError(f'batch_size must divide the {len(self)} examples, got {batch_size}')
+    g = torch.Generator().manual_seed(seed)
+    order = torch.cat([torch.randperm(len(self), generator=g) for _ in range(epochs)]).reshape(-1, batch_size)
+    new = self.copy()
+    return Synthetic(new.images, new.labels, new.n_classes, epochs, float(self.lrs.detach().mean()) if lr is None else lr, new.inner,
+                     new.learn, new.norm, new.init, new.meta, order)
 
 # %% ../nbs/02_synthetic.ipynb #5cac2a66
 FORMAT = 1   # of the file; raised when an older dd_nb could not read it
@@ -395,6 +438,7 @@ def save(self:Synthetic,
 ) -> Path:          # the same path
     "Save everything as one safetensors file. Raises ValueError if the file cannot be written; an old file of that name then stays as it was."
     tensors = dict(images=self.images, labels=self.labels, lrs=self.lrs, raw_lrs=self.raw_lrs)
+    if self.order is not None: tensors['order'] = self.order
     head = dict(format=FORMAT, dd_nb=__version__, torch=torch.__version__, n_classes=self.n_classes, epochs=self.epochs,
                 inner=asdict(self.inner), learn=list(self.learn), meta=self.meta)
     if self.norm is not None: tensors |= {f'norm.{k}': v for k,v in self.norm.state().items()}
@@ -441,7 +485,7 @@ def load(cls:Synthetic,
         if 'init' in head:
             init = dict(head['init'], **{p: {k[len(p)+6:]: v for k,v in tensors.items() if k.startswith(f'init.{p}.')} for p in ('params', 'buffers')})
         syn = cls(tensors['images'], tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'], head['inner'], tuple(head['learn']),
-                  Normalise.from_state(norm) if norm else None, init, head['meta'])
+                  Normalise.from_state(norm) if norm else None, init, head['meta'], tensors.get('order'))
         if tensors['raw_lrs'].shape != syn.raw_lrs.shape: raise ValueError('raw_lrs and lrs differ in shape')
         syn.raw_lrs.data.copy_(tensors['raw_lrs'])   # exact, where softplus and back may differ in the last bit
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {type(e).__name__} {e}') from e

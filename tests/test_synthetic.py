@@ -5,10 +5,10 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.synthetic import Inner, Synthetic, as_inner, inv_softplus, write_atomic
+from dd_nb.synthetic import Inner, Synthetic, _digest, as_inner, inv_softplus, read_tensors, write_atomic
 
 
 @pytest.fixture(scope='module')
@@ -174,6 +174,174 @@ def test_png_and_copy_and_shuffle(means):
     assert torch.equal(s.labels, s.images[..., 0].long() % 2)
     assert syn.shuffled(0, batch_size=6).images.shape == (2, 6, 1)
     with pytest.raises(ValueError, match='batch_size must divide'): syn.shuffled(0, batch_size=5)
+
+
+# --- another order
+
+ORDER = torch.tensor([[5, 0], [3, 3], [1, 5], [2, 0]])   # 4 steps of 2 out of 6 examples; 4 is never used, 3 twice in one step
+
+
+def ordered(order=ORDER, soft=False, **kw):
+    "Six numbered examples in 2 steps of 3, trained on by `order`."
+    labels = torch.eye(6).reshape(2, 3, 6) if soft else torch.arange(6).reshape(2, 3)
+    return Synthetic(torch.arange(6.).reshape(2, 3, 1), labels, 6, **{**dict(lr=torch.arange(1., 5.), order=order), **kw})
+
+
+@pytest.mark.parametrize('soft', [False, True])
+def test_batch_follows_the_order(soft):
+    syn = ordered(soft=soft)
+    assert syn.n_steps == 4 and syn.lrs.shape == (4,) and syn.steps == 2 and len(syn) == 6 and syn.epochs == 2   # 8 uses: a pass and a bit
+    for t, row in enumerate(ORDER):
+        x, y, lr = syn.batch(t)
+        assert x.flatten().tolist() == row.tolist() and (y.argmax(1) if soft else y).tolist() == row.tolist() and lr == syn.lrs[t]
+        assert x.shape == (2, 1) and torch.isclose(lr, torch.tensor(t + 1.))
+
+
+def test_an_order_that_repeats_the_paper_s_is_the_paper_s():
+    fixed = ordered(order=None, epochs=2)
+    same = ordered(order=torch.arange(6).reshape(2, 3).repeat(2, 1))
+    assert same.n_steps == fixed.n_steps == 4 and same.epochs == fixed.epochs
+    for t in range(4): assert all(torch.equal(a, b) for a, b in zip(same.batch(t), fixed.batch(t)))
+
+
+def test_gradients_reach_the_examples_of_the_order_and_add_up():
+    syn = ordered(soft=True, learn=('images', 'labels', 'lrs'))
+    weights = torch.arange(1., 9.).reshape(4, 2)   # one for each use of an example
+    loss = sum((w[:, None]*x).sum() + (w[:, None]*y).sum() + lr for t, w in enumerate(weights) for x, y, lr in [syn.batch(t)])
+    gx, gy, gr = torch.autograd.grad(loss, syn.parameters())
+    want = torch.zeros(6).index_put_((ORDER.flatten(),), weights.flatten(), accumulate=True)
+    assert want.tolist() == [10, 5, 7, 7, 0, 7]   # 3: both uses in one step, 0 and 5: in two steps, 4: none
+    assert torch.equal(gx.flatten(), want) and torch.equal(gy, want.reshape(2, 3, 1).expand(2, 3, 6))
+    assert torch.allclose(gr, torch.sigmoid(syn.raw_lrs))
+
+
+def test_training_and_second_derivatives_with_an_order():
+    syn = ordered()
+    syn.to(dtype=torch.float64)
+    def final(images):
+        s, w = syn.copy(), torch.ones((), dtype=torch.float64)
+        s.images = images
+        for t in range(s.n_steps):
+            w = w.clone().requires_grad_() if not w.requires_grad else w
+            x, y, lr = s.batch(t)
+            w = w - .01*lr*torch.autograd.grad(((w*x[:, 0] - y)**2).mean(), w, create_graph=True)[0]
+        return w**2
+    assert torch.autograd.gradcheck(final, [syn.images.detach().clone().requires_grad_()])
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.int32])
+def test_the_order_is_kept_apart_from_its_source(dtype):
+    order = ORDER.to(dtype, copy=True)
+    syn = ordered(order)
+    order.zero_()
+    assert syn.order.dtype == torch.int64 and torch.equal(syn.order, ORDER)
+
+
+def test_images_are_laid_out_so_that_counting_them_is_a_view():
+    syn = Synthetic(torch.arange(6.).reshape(3, 2, 1).transpose(0, 1), torch.arange(6).reshape(3, 2).T, 6, lr=.1, order=ORDER)
+    assert syn.images.flatten(0, 1).data_ptr() == syn.images.data_ptr() and syn.images.flatten().tolist() == [0, 2, 4, 1, 3, 5]
+    assert syn.batch(0)[0].flatten().tolist() == syn.batch(0)[1].tolist() == [5, 0]
+
+
+def test_copy_and_to_carry_the_order():
+    syn = ordered()
+    c = syn.copy()
+    c.order.zero_()
+    assert torch.equal(syn.order, ORDER) and c.n_steps == 4
+    assert syn.copy().to('cpu', torch.float64).order.dtype == torch.int64
+    moved = syn.copy().to('meta')
+    assert moved.order.device.type == 'meta' and moved.batch(0)[0].shape == (2, 1)
+    assert ordered(None, lr=.1).copy().to('cpu').order is None
+
+
+@pytest.mark.parametrize('learn', [('images', 'lrs'), ('lrs',)])
+def test_round_trip_with_an_order(tmp_path, learn):
+    syn = ordered(learn=learn)
+    again = Synthetic.load(syn.save(tmp_path/'a.safetensors'))
+    assert torch.equal(again.order, ORDER) and torch.equal(again.raw_lrs, syn.raw_lrs) and again.n_steps == 4 and again.epochs == syn.epochs
+    assert repr(again) == repr(syn)
+    tensors, head = read_tensors(tmp_path/'a.safetensors')
+    assert torch.equal(tensors['order'], ORDER) and head['format'] == 1
+    plain = Synthetic.load(ordered(None, lr=.1).save(tmp_path/'b.safetensors'))
+    assert plain.order is None and plain.n_steps == 6 and 'order' not in read_tensors(tmp_path/'b.safetensors')[0]
+
+
+def test_a_flipped_bit_in_the_order_is_noticed(tmp_path):
+    path = ordered().save(tmp_path/'a.safetensors')
+    blob, row = path.read_bytes(), ORDER.numpy().tobytes()
+    assert blob.count(row) == 1
+    i = blob.index(row)
+    path.write_bytes(blob[:i] + bytes([blob[i] ^ 1]) + blob[i+1:])   # 5 becomes 4: an order that no other check would refuse
+    with pytest.raises(ValueError, match='checksum'): Synthetic.load(path)
+
+
+BAD_ORDERS = [
+    (ORDER.float(), TypeError, 'order must be a tensor of integers, got torch.float32'),
+    (ORDER > 0, TypeError, 'order must be a tensor of integers, got torch.bool'),
+    (ORDER.flatten(), ValueError, r'order must have shape \(T, b\), neither of them 0, got \(8,\)'),
+    (torch.zeros(4, 0, dtype=torch.long), ValueError, 'order must have shape'),
+    (torch.zeros(0, 2, dtype=torch.long), ValueError, 'order must have shape'),
+    (ORDER + 1, ValueError, r'order must index the 6 examples, so lie in 0\.\.5, got 1\.\.6'),
+    (ORDER - 1, ValueError, r'order must index .* got -1\.\.4'),
+    (ORDER[:3], ValueError, r'lr must be one number or have shape \(3,\) = \(rows of order,\), got \(4,\)'),
+]
+
+
+@pytest.mark.parametrize('order, error, text', BAD_ORDERS, ids=[t for *_, t in BAD_ORDERS])
+def test_bad_orders_in_the_constructor_and_in_files(order, error, text, tmp_path):
+    with pytest.raises(error, match=text) as e: ordered(order)
+    assert '\n' not in str(e.value)
+    tensors, head = read_tensors(ordered().save(tmp_path/'good'))
+    head['sha256'] = _digest(tensors | dict(order=order))   # a file that was made so, not one that was damaged
+    (tmp_path/'bad').write_bytes(save(tensors | dict(order=order.contiguous()), {'dd_nb': json.dumps(head)}))
+    with pytest.raises(ValueError, match='not a readable dd_nb file: .*' + text): Synthetic.load(tmp_path/'bad')
+
+
+def test_a_list_is_no_order():
+    with pytest.raises(TypeError, match='order must be a tensor of integers, got list'): ordered(ORDER.tolist())
+
+
+def test_repr_names_the_plan():
+    assert '4 minibatches of 2, sgd with step sizes 1 to 4' in repr(ordered()) and 'epoch' not in repr(ordered())
+    assert '1 minibatch of 2, ' in repr(ordered(ORDER[:1], lr=1.))
+    assert '2 steps x 3 epochs' in repr(ordered(None, lr=1.)) and '2 steps x 1 epoch, ' in repr(ordered(None, lr=1., epochs=1))
+
+
+def test_minibatches_use_every_example_once_an_epoch(data):
+    syn = Synthetic.real(data, ipc=2, steps=3, epochs=4, lr=.3, inner='adam', learn=('lrs',))
+    syn.init = dict(params=dict(w=torch.ones(2)), buffers={})
+    mini = syn.minibatches(12)
+    assert mini.order.shape == (4*5, 12) and mini.epochs == 4 and mini.n_steps == 20
+    epochs = mini.order.reshape(4, 60)
+    assert all(torch.equal(e.sort().values, torch.arange(60)) for e in epochs) and len(torch.unique(epochs, dim=0)) == 4
+    assert torch.equal(mini.images, syn.images) and torch.equal(mini.labels, syn.labels) and mini.inner == syn.inner and mini.learn == syn.learn
+    assert mini.norm is syn.norm and mini.meta == syn.meta and torch.equal(mini.init['params']['w'], torch.ones(2))
+    mini.images.data += 1
+    mini.init['params']['w'] += 1
+    assert not torch.equal(mini.images, syn.images) and syn.init['params']['w'][0] == 1 and syn.order is None
+
+
+def test_minibatches_are_seeded_and_take_lr_and_epochs():
+    syn = ordered(None, epochs=1, lr=torch.tensor([1., 3.]))
+    a, b, c = (syn.minibatches(2, epochs=5, seed=s) for s in (0, 0, 1))
+    assert torch.equal(a.order, b.order) and not torch.equal(a.order, c.order)
+    assert a.epochs == 5 and torch.allclose(a.lrs, torch.full((15,), 2.)) and torch.allclose(syn.minibatches(2, lr=.5).lrs, torch.full((3,), .5))
+    assert syn.minibatches(6).order.shape == (1, 6) and a.minibatches(3).order.shape == (10, 3)   # from an order to another
+
+
+def test_shuffled_drops_the_order():
+    s = ordered(lr=.5).shuffled()
+    assert s.order is None and s.images.shape == (3, 2, 1) and s.n_steps == 6 and torch.allclose(s.lrs, torch.tensor(.5))
+    assert sorted(s.images.flatten().tolist()) == list(range(6))
+
+
+def test_bad_minibatches():
+    syn = ordered(None, lr=.1)
+    for args, error, text in (((4,), ValueError, 'batch_size must divide the 6 examples, got 4'), ((0,), ValueError, 'batch_size must be at least 1'),
+                              ((2., ), TypeError, 'batch_size must be a whole number'), ((2, 0), ValueError, 'epochs must be at least 1'),
+                              ((2, 1.), TypeError, 'epochs must be a whole number'), ((2, 1, 0, -1.), ValueError, 'lr must be positive'),
+                              ((2, 1, 0, torch.ones(2)), ValueError, r'lr must be one number or have shape \(3,\)')):
+        with pytest.raises(error, match=text): syn.minibatches(*args)
 
 
 BAD = [
