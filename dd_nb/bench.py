@@ -6,7 +6,7 @@
 __all__ = ['BENCHES', 'CONTENDERS', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy', 'Problem',
            'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad']
 
-# %% ../nbs/20_bench.ipynb #54cc9dd9
+# %% ../nbs/20_bench.ipynb #29606698
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
 from contextlib import ExitStack
 from importlib import import_module,metadata
@@ -22,7 +22,7 @@ from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #caa37984
+# %% ../nbs/20_bench.ipynb #69dc3d04
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -102,7 +102,7 @@ def print_time_to_accuracy(out:dict):
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
-# %% ../nbs/20_bench.ipynb #fb5f4a4d
+# %% ../nbs/20_bench.ipynb #af6a26fd
 class Problem:
     "One hypergradient to compute, drawn from a seed: a synthetic set, starting weights, a real batch."
     def __init__(self,
@@ -116,21 +116,22 @@ class Problem:
         lr:float=.02,       # step sizes are drawn between half and one and a half of this
         nets:int=1,         # starting weights to draw
         seed:int=0,         # of everything
+        dtype:str='float32', # the numbers are drawn in float32 whatever this is
     ):
         g,shape = torch.Generator().manual_seed(seed),tuple(shape)
         def randn(*s): return torch.randn(s, generator=g)
-        made = [make_net(net, shape=shape, n_classes=10, seed=seed+i, **args) for i in range(nets)]
-        self.net,self.states = made[0],[functional(m) for m in made]
+        made,dtype = [make_net(net, shape=shape, n_classes=10, seed=seed+i, **args) for i in range(nets)],getattr(torch, dtype)
+        self.net,self.states = made[0].to(dtype),[functional(m.to(dtype)) for m in made]
         self.state,self.names = self.states[0],list(self.states[0].params)
         lrs = lr*(.5 + torch.rand(steps*epochs, generator=g))
-        self.syn = Synthetic(randn(steps, n, *shape), (torch.arange(n)%10).expand(steps, -1), 10, epochs, lrs)
-        self.batches = [(randn(batch, *shape), torch.randint(10, (batch,), generator=g)) for _ in range(nets)]
+        self.syn = Synthetic(randn(steps, n, *shape), (torch.arange(n)%10).expand(steps, -1), 10, epochs, lrs).to(dtype=dtype)
+        self.batches = [(randn(batch, *shape).to(dtype), torch.randint(10, (batch,), generator=g)) for _ in range(nets)]
         self.batch = self.batches[0]
 
     def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
     def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
-# %% ../nbs/20_bench.ipynb #4aacf7e7
+# %% ../nbs/20_bench.ipynb #d681356a
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
@@ -172,7 +173,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
     loss = p.loss(w, *p.batch)
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
-# %% ../nbs/20_bench.ipynb #e52169cf
+# %% ../nbs/20_bench.ipynb #f201b2a9
 class _Ours:
     "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
@@ -232,7 +233,7 @@ def _contender(name):
 
 def _compiles(name): return getattr(CONTENDERS.get(name), 'kwargs', {}).get('compile', False)
 
-# %% ../nbs/20_bench.ipynb #9bc1e74c
+# %% ../nbs/20_bench.ipynb #5f668bfb
 def _status(key):
     with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
@@ -257,7 +258,7 @@ def peak_memory(
     before = top()
     return f(),top() - before
 
-# %% ../nbs/20_bench.ipynb #d195d688
+# %% ../nbs/20_bench.ipynb #05124775
 class _Failed(Exception): "A contender that gave no result; the text says why."
 
 def _serve():
@@ -267,8 +268,12 @@ def _serve():
     try:
         with open('/proc/self/oom_score_adj', 'w') as f: f.write('1000')
     except OSError: pass
-    me = SimpleNamespace()
-    for line in sys.stdin:
+    me,requests = SimpleNamespace(),queue.Queue()
+    def listen():
+        for line in sys.stdin: requests.put(line)
+        os._exit(0)   # whoever asked is gone, even if it was killed: leave in the middle of the work
+    threading.Thread(target=listen, daemon=True).start()
+    while line := requests.get():
         try: answer = _OPS[(request := json.loads(line)).pop('op')](me, **request)
         except ImportError as e: answer = dict(error=f'cannot be imported: {e}')
         except Exception as e: answer = dict(error=f'{type(e).__name__}: {e}')
@@ -289,29 +294,35 @@ def _op_run(me, threads, save=None):
     _keep(save, grads)
     return dict(seconds=seconds)
 
+def _op_check(me, task, threads, save):
+    torch.set_num_threads(threads)
+    _keep(save, me.f(Problem(**task, dtype='float64'))[1])
+    return {}
+
 def _op_memory(me, name, task, threads, save=None):
     torch.set_num_threads(threads)
     f = _contender(name)
-    f(Problem(**{**task, 'steps': 1, 'epochs': 1, **({} if _compiles(name) else dict(n=2, batch=2))}))   # wakes PyTorch up; compiles
+    small = dict(epochs=3) if _compiles(name) else dict(epochs=1, n=2, batch=2)   # what compiles needs the shapes, and the first, a middle and the last step
+    f(Problem(**{**task, 'steps': 1, **small}))                                   # wakes PyTorch up
     p = Problem(**task)
-    t = time.perf_counter()
-    (loss,grads),used = peak_memory(lambda: f(p))
-    seconds = time.perf_counter() - t
+    def call(): t = time.perf_counter(); grads = f(p)[1]; return grads,time.perf_counter() - t
+    (grads,seconds),used = peak_memory(call)
     _keep(save, grads)
     return dict(bytes=used, seconds=seconds, params=sum(v.numel() for v in p.state.params.values()))
 
-_OPS = dict(make=_op_make, run=_op_run, memory=_op_memory)
+_OPS = dict(make=_op_make, run=_op_run, check=_op_check, memory=_op_memory)
 
 class _Worker:
     "A process that computes hypergradients on request."
     def __init__(self,
         tmp,                  # folder for its error stream and for what it compiles
+        cache=None,           # folder for compiled code; by default one of its own
         timeout:float=900.,   # seconds to wait for an answer; the first, which has to import PyTorch, may take two minutes more
     ):
         self.timeout,self.grace,self.answers = timeout,120.,queue.Queue()
         tmp = tempfile.mkdtemp(dir=tmp)
         env = {k: v for k,v in os.environ.items() if k not in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
-        env.update(PYTHONPATH=os.pathsep.join(p for p in sys.path if p), TORCHINDUCTOR_CACHE_DIR=os.path.join(tmp, 'compiled'))
+        env.update(PYTHONPATH=os.pathsep.join(p for p in sys.path if p), TORCHINDUCTOR_CACHE_DIR=cache or os.path.join(tmp, 'compiled'))
         self.log = open(os.path.join(tmp, 'log'), 'w+', encoding='utf-8', errors='replace')
         self.proc = subprocess.Popen([sys.executable, '-c', 'from dd_nb.bench import _serve; _serve()'], env=env, text=True, start_new_session=True,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
@@ -352,12 +363,16 @@ class _Worker:
         except OSError: pass
         self.log.close()
 
-# %% ../nbs/20_bench.ipynb #bdea912e
+# %% ../nbs/20_bench.ipynb #2adc8650
 def _error(path, ref):
     "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
     if not os.path.exists(path) or not os.path.exists(ref): return None
     e = max(float((a-b).norm()/b.norm()) for a,b in zip(torch.load(path), torch.load(ref)))
     return e if math.isfinite(e) else 'not finite'
+
+def _worst(errors):
+    errors = [e for e in errors if e is not None]
+    return 'not finite' if any(isinstance(e, str) for e in errors) else max(errors, default=None)
 
 def _rounds(
     task:dict,         # arguments of `Problem`
@@ -373,7 +388,7 @@ def _rounds(
     rows,workers = {k: dict(first={}, seconds={}) for k in names},{}
     with ExitStack() as stack:
         tmp = stack.enter_context(tempfile.TemporaryDirectory())
-        def start(): w = _Worker(tmp, timeout); stack.callback(w.close); return w
+        def start(): w = _Worker(tmp, timeout=timeout); stack.callback(w.close); return w
         for k in names:
             shared = None if _compiles(k) else start()
             for n in threads: workers[k,n] = shared or start()
@@ -395,10 +410,10 @@ def _rounds(
             for k in (*names[i:], *names[:i]):
                 for n in threads:
                     if a := ask(k, n, f'round {r+1} of {repeats}', op='run', threads=n): rows[k]['seconds'][str(n)].append(a['seconds'])
+        for k in names: ask(k, threads[0], 'check', op='check', task=task, threads=threads[0], save=file(k, 'exact'))
         for k,row in rows.items():
             if 'failed' in row: continue
-            errors = [_error(file(k, n), file(ref, n)) for n in threads]
-            row['error'] = next((e for e in errors if isinstance(e, str)), max((e for e in errors if e is not None), default=None))
+            row['error'],row['error32'] = _error(file(k, 'exact'), file(ref, 'exact')),_worst(_error(file(k, n), file(ref, n)) for n in threads)
             row['median'] = {n: statistics.median(s) for n,s in row['seconds'].items()}
             row['threads'] = min(row['median'], key=row['median'].get)
             row['best'] = row['median'][row['threads']]
@@ -429,7 +444,7 @@ def _peers(rows, within=.15):
                f'our baselines are within {within:.0%} of the libraries')
     return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
-# %% ../nbs/20_bench.ipynb #64017c8c
+# %% ../nbs/20_bench.ipynb #9a67b5c1
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
@@ -450,7 +465,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads):
                     if points: rows[k][str(T)] = dict(bytes=need, extrapolated='beyond the limit' if T > limits.get(k, math.inf) else 'too little free memory')
                     else: rows[k][str(T)] = dict(failed='beyond the limit')
                     continue
-                w = _Worker(tmp, timeout)
+                w = _Worker(tmp, os.path.join(tmp, 'compiled'), timeout)   # compiled once for all T
                 try:
                     a = w.ask(op='memory', name=k, task={**task, 'epochs': T//task['steps']}, threads=threads, save=os.path.join(tmp, f'{names.index(k)}-{T}.pt'))
                     params = a.pop('params')
@@ -474,7 +489,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads):
         _target(f'segments at T={top}: 1.25 x its T={base}', at('segments', top), times(1.25, at('segments', base)), 'B'),
         _target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')])
 
-# %% ../nbs/20_bench.ipynb #ca9162bf
+# %% ../nbs/20_bench.ipynb #185daa84
 _CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
 _SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
@@ -504,12 +519,12 @@ def hypergrad(
     threads = ((1,) if quick else (1, 2)) if threads is None else tuple(threads)
     _check_count('repeats', repeats)
     tasks = [dict(_SMALL, seed=seed)] if quick else [dict(_CONV, seed=seed), dict(_LENET, seed=seed)]
-    mem,Ts = (dict(_SMALL, seed=seed), (2, 4)) if quick else (dict(_CONV, seed=seed, n=50, batch=50, lr=.005), (10, 100, 300, 1000))
+    mem,Ts = (dict(_SMALL, seed=seed), (2, 4)) if quick else (dict(_CONV, seed=seed, n=50, batch=50, lr=.0005), (10, 100, 300, 1000))
     limits = {} if quick else {k: 300 if k == 'stepwise' else 100 for k in _GROWS}
     mem_names = [k for k in names if not quick or k in ('stepwise', 'recompute', 'segments') or k not in CONTENDERS]
-    out = dict(benchmark='hypergrad', quick=quick, seed=seed, repeats=repeats, machine={**machine(), **_load()}, versions=_versions())
-    total = sum({'time': sum((len(threads) if _compiles(k) else 1) + len(threads)*(1 + repeats) for k in names)*len(tasks), 'memory': len(mem_names)*len(Ts),
-                 'nets': len(_NETS)*(1 + len(threads)*(1 + repeats))*len(tasks)}[k] for k in parts)
+    out = dict(benchmark='hypergrad', quick=quick, seed=seed, repeats=repeats, machine={**machine(), **_load(), 'environment': _settings()}, versions=_versions())
+    total = sum({'time': sum((len(threads) if _compiles(k) else 1) + len(threads)*(1 + repeats) + 1 for k in names)*len(tasks), 'memory': len(mem_names)*len(Ts),
+                 'nets': len(_NETS)*(2 + len(threads)*(1 + repeats))*len(tasks)}[k] for k in parts)
     if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
     else: from tqdm import tqdm
     with tqdm(total=total, desc='hypergrad', disable=not progress) as bar:
@@ -535,6 +550,7 @@ def hypergrad(
     return out
 
 def _load(): return dict(load=list(os.getloadavg())) if hasattr(os, 'getloadavg') else {}
+def _settings(): return {k: v for k,v in os.environ.items() if k.startswith(('MALLOC_', 'GLIBC_TUNABLES', 'LD_PRELOAD', 'OMP_', 'GOMP_')) and k != 'OMP_NUM_THREADS'}
 
 def _versions():
     "Versions of the libraries compared with; None for one that is not installed."
@@ -543,7 +559,7 @@ def _versions():
         except metadata.PackageNotFoundError: return None
     return {k: version(k) for k in ('higher', 'torchopt')}
 
-# %% ../nbs/20_bench.ipynb #3a38c629
+# %% ../nbs/20_bench.ipynb #13b71240
 def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
 
 def _print_targets(targets):
@@ -557,11 +573,11 @@ def _print_targets(targets):
 
 def _print_rows(rows):
     counts = next((list(r['median']) for r in rows.values() if 'median' in r), [])
-    print(f"  {'':12}" + ''.join(f" {n + ' thread' + 's'*(n != '1'):>10}" for n in counts) + f" {'ratio':>6}  {'error':>8}")
+    print(f"  {'':12}" + ''.join(f" {n + ' thread' + 's'*(n != '1'):>10}" for n in counts) + f" {'ratio':>6}  {'float64':>8}  {'float32':>8}")
     for k,row in rows.items():
         if 'failed' in row: print(f"  {k:12} failed: {row['failed']}"); continue
-        e = row['error']
-        print(f"  {k:12}" + ''.join(f" {f'{v*1e3:.1f} ms':>10}" for v in row['median'].values()) + f" {row.get('ratio', math.nan):6.2f}  {'' if e is None else e if isinstance(e, str) else f'{e:.0e}':>8}" +
+        def show(e): return '' if e is None else e if isinstance(e, str) else f'{e:.0e}'
+        print(f"  {k:12}" + ''.join(f" {f'{v*1e3:.1f} ms':>10}" for v in row['median'].values()) + f" {row.get('ratio', math.nan):6.2f}  {show(row['error']):>8}  {show(row['error32']):>8}" +
               (f"  compiling {row['compile']:.0f} s, pays after {row['break_even']:,} hypergradients" if row.get('break_even') else
                f"  compiling {row['compile']:.0f} s, never pays" if 'compile' in row else ''))
 
@@ -569,7 +585,7 @@ def print_hypergrad(out:dict):
     "The result of `hypergrad` as tables: a line for each contender."
     m,judge = out['machine'],not out['quick']   # a quick run is too little work to judge anyone by
     print(f"torch {m['torch']}, {m['cores']} cores ({m['machine']}), " + ', '.join(f"{k} {v or 'not installed'}" for k,v in out['versions'].items()) +
-          (f", load {m['load'][0]:.1f} before and {m['load_after'][0]:.1f} after" if 'load' in m else ''))
+          (f", load {m['load'][0]:.1f} before and {m['load_after'][0]:.1f} after" if 'load' in m else '') + ''.join(f', {k}={v}' for k,v in m['environment'].items()))
     for t in out.get('time', []):
         print(f"\n{t['name']}; medians of {out['repeats']}, ratio to stepwise, each at its faster thread count")
         _print_rows(t['rows'])
@@ -585,8 +601,8 @@ def print_hypergrad(out:dict):
             print(f'  {k:12}' + ''.join(f" {'failed' if 'failed' in c else ('~' if 'extrapolated' in c else '') + _bytes(c.get('bytes')):>10}" for c in cells) +
                   ''.join(f"  T={T}: {c['failed']}" for T,c in zip(mem['Ts'], cells) if 'failed' in c))
         if any('extrapolated' in c for r in mem['rows'].values() for c in r.values()): print('  ~ not measured: a straight line through the two largest T that were')
-        errors = [c['error'] for r in mem['rows'].values() for c in r.values() if c.get('error') is not None]
-        if errors: print('  largest relative difference of the gradients at the same T: ' + ('not finite' if any(isinstance(e, str) for e in errors) else f'{max(errors):.0e}'))
+        errors = [_worst(r.get(str(T), {}).get('error') for r in mem['rows'].values()) for T in mem['Ts']]
+        if any(errors): print(f"  {'float32':12}" + ''.join(f" {'' if e is None else e if isinstance(e, str) else f'{e:.0e}':>10}" for e in errors) + '  largest difference')
         if judge: _print_targets(mem['targets'])
     for t in out.get('nets', []):
         print(f"\n{t['name']}; medians of {out['repeats']}, ratio to calls in sequence")

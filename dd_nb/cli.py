@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #fe70fbfc
+# %% ../nbs/22_cli.ipynb #02f67d83
 import io,sys
 import json as js
 from contextlib import contextmanager
@@ -22,9 +22,10 @@ from .evaluate import evaluate,stored_source
 from .inits import FixedInit,RandomInit
 from .networks import make_net
 from .synthetic import Synthetic,write_atomic
+from .unroll import Unroll
 from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #f461c5d8
+# %% ../nbs/22_cli.ipynb #39feeedb
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
@@ -62,17 +63,17 @@ def _png(syn, path, rows=10):
     syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #f4c65dba
+# %% ../nbs/22_cli.ipynb #7e2b50f8
 try: from fastcore.script import Param   # fastcore 1
 except ImportError: Param = None         # fastcore 2
 
-# %% ../nbs/22_cli.ipynb #5a363156
+# %% ../nbs/22_cli.ipynb #155b967c
 def _subject(help):
     "Annotation of an optional argument without dashes."
     extra = dict(opt=False, nargs='?')
     return Param(help, str, **extra) if Param else Annotated[str, extra]
 
-# %% ../nbs/22_cli.ipynb #d5275269
+# %% ../nbs/22_cli.ipynb #f344fec4
 @call_parse
 def dd_distill(
     data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
@@ -91,6 +92,9 @@ def dd_distill(
     lr:float=.05,             # outer learning rate of the images
     steplr:float=.01,         # outer learning rate of the raw step sizes
     nets:int=1,               # networks an outer step
+    strategy:str='auto',      # what the inner training keeps: auto (by memory), graph, recompute or segments; all give the same gradient
+    window:int=0,             # differentiate through so many inner steps at a random place only (an approximation); 0: all
+    compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     size:int=0,               # resize images to this many pixels; 0: as they are (28 for digits)
     zca:store_true=False,     # ZCA-whiten the images
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
@@ -102,6 +106,7 @@ def dd_distill(
     with clear_errors():
         if init not in ('random', 'fixed'): raise ValueError(f"init must be 'random' or 'fixed', got {init!r}")
         if start not in ('noise', 'real', 'means'): raise ValueError(f"start must be 'noise', 'real' or 'means', got {start!r}")
+        objective = Unroll(strategy, window=window or None, compile=compile)
         path = check_writable(out)
         try: kw = js.loads(netargs)
         except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {netargs!r}') from e
@@ -116,15 +121,16 @@ def dd_distill(
         if init == 'random': make(0)   # a network that does not fit is found here, before any work
         S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
-        history = distill(syn, source, d, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet)
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet)
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
         if syn.is_image: _png(syn, path.with_suffix('.png'))
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
+        print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else ''))
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #a38fcfc5
+# %% ../nbs/22_cli.ipynb #d4020f13
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -170,7 +176,7 @@ def dd_show(
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #f11bab98
+# %% ../nbs/22_cli.ipynb #8a714489
 @call_parse
 def dd_reproduce(
     name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
@@ -201,7 +207,7 @@ def dd_reproduce(
               + (f'; published {recipe.paper}' if recipe.paper else ''))
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #19abc292
+# %% ../nbs/22_cli.ipynb #0bb310d8
 @call_parse
 def dd_bench(
     name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed

@@ -6,7 +6,7 @@
 __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'GradClip', 'StopDistill', 'Recorder', 'Progress',
            'TimeLimit', 'Watch', 'Loop', 'distill']
 
-# %% ../nbs/03_single_step.ipynb #3bc4bf32
+# %% ../nbs/03_single_step.ipynb #1e89f963
 import io,math,sys,time
 from dataclasses import dataclass,field,replace
 
@@ -18,7 +18,7 @@ from .evaluate import accuracy,check_fits
 from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,hypergradients,trained
 
-# %% ../nbs/03_single_step.ipynb #7889d2bd
+# %% ../nbs/03_single_step.ipynb #ca7fe242
 @dataclass
 class History:
     "What a run recorded; one entry for each validation, unless said otherwise."
@@ -55,7 +55,7 @@ class History:
         acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
-# %% ../nbs/03_single_step.ipynb #8406e52f
+# %% ../nbs/03_single_step.ipynb #2d26325b
 def cosine_decay(
     it:int,      # outer step, from 0
     iters:int,   # outer steps in all
@@ -74,7 +74,7 @@ def step_decay(
 
 SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
-# %% ../nbs/03_single_step.ipynb #657fc825
+# %% ../nbs/03_single_step.ipynb #03a18b75
 class GradClip:
     "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
     def __init__(self,
@@ -105,7 +105,7 @@ class GradClip:
         self.mean = self.decay*self.mean + (1-self.decay)*norm
         return True
 
-# %% ../nbs/03_single_step.ipynb #49cf0f9d
+# %% ../nbs/03_single_step.ipynb #6ef429d5
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
 
 class Recorder:
@@ -138,7 +138,7 @@ class TimeLimit:
     def after_step(self, loop):
         if time.perf_counter() - loop.started >= self.limit: raise StopDistill
 
-# %% ../nbs/03_single_step.ipynb #c3f870f7
+# %% ../nbs/03_single_step.ipynb #04a0152e
 class Watch:
     "Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at every `every`-th validation."
     def __init__(self, every:int=5, images:int=10): self.every,self.images,self.n,self.handle = every,images,0,None
@@ -165,7 +165,7 @@ class Watch:
         if self.handle is None: self.handle = display(fig, display_id=True)
         else: self.handle.update(fig)
 
-# %% ../nbs/03_single_step.ipynb #9c8f324e
+# %% ../nbs/03_single_step.ipynb #29603d59
 class Loop:
     "The variables of a running distillation, handed to every callback."
     def __init__(self, **kw): self.__dict__.update(kw)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'accuracy', 'check_fits', 'evaluate', 'stored_source', 'tune_lr']
 
-# %% ../nbs/17_evaluate.ipynb #ecaabcca
+# %% ../nbs/17_evaluate.ipynb #47e817e4
 import math
 from dataclasses import dataclass,replace
 
@@ -18,7 +18,7 @@ from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,trained
 
-# %% ../nbs/17_evaluate.ipynb #412997eb
+# %% ../nbs/17_evaluate.ipynb #566b2ddf
 @dataclass(frozen=True)
 class Score:
     "Test accuracies of the networks trained on one set, in [0, 1]."
@@ -46,7 +46,7 @@ def accuracy(
     right = sum((state(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size))
     return right/len(data.y_test)
 
-# %% ../nbs/17_evaluate.ipynb #08b82446
+# %% ../nbs/17_evaluate.ipynb #050390e3
 def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
@@ -92,7 +92,7 @@ def stored_source(
     spec = {k: v for k,v in spec.items() if k != 'seed'}
     return RandomInit(lambda: make_net(**spec))
 
-# %% ../nbs/17_evaluate.ipynb #e16199e3
+# %% ../nbs/17_evaluate.ipynb #571e460d
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train

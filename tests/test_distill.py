@@ -144,7 +144,7 @@ def test_non_finite_gradients_are_skipped_counted_and_fatal_after_ten(blobs):
     syn, h = run(blobs, objective=Sometimes({3, 4, 9}))
     assert h.skipped == 3 and torch.isfinite(syn.images).all() and h.it[-1] == 40
     syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
-    with pytest.raises(FloatingPointError, match='10 times in a row, up to outer step 21'):
+    with pytest.raises(FloatingPointError, match='10 times in a row, up to outer step 21: every inner step of 3 is finite.*; lower lr'):
         distill(syn, FixedInit(mlp()), blobs, objective=Sometimes(range(13, 99)), iters=40, every=10, batch_size=32, progress=False)
     assert torch.isfinite(syn.images).all() and syn.meta['best_it'] in (0, 10, 20)
 
@@ -209,3 +209,29 @@ def test_two_classes():
     syn = Synthetic.means(d, lr=.5)
     distill(syn, FixedInit(Logistic((4,), 2, seed=0)), d, iters=20, batch_size=32, progress=False)
     assert evaluate(syn, None, d).mean > .95
+
+
+def test_an_inner_training_that_diverges_is_named_and_the_last_good_set_is_kept(blobs):
+    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0, epochs=4)
+    with torch.no_grad(): syn.raw_lrs[2] = 1e38
+    images = syn.images.detach().clone()
+    with pytest.raises(FloatingPointError, match=r'up to outer step 9: the weights stop being finite at inner step [23] of 4.*lower lr, lr_lrs or the starting step sizes'):
+        distill(syn, FixedInit(mlp()), blobs, iters=40, progress=False)
+    assert torch.equal(syn.images, images) and torch.isfinite(syn.images).all()
+
+
+def test_progress_shows_what_was_skipped(blobs, capsys):
+    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
+    distill(syn, FixedInit(mlp()), blobs, objective=Sometimes({3, 4}), iters=20, every=5, batch_size=32)
+    assert '2 skipped' in capsys.readouterr().err
+
+
+def test_several_networks_are_averaged_whatever_the_threads(blobs):
+    def run(threads):
+        syn, before = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0), torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try: distill(syn, RandomInit(lambda: MLP((6,), 3).double(), seed=0), blobs, iters=20, n_nets=3, dtype=torch.float64, progress=False, keep='last')
+        finally: torch.set_num_threads(before)
+        return syn.images.detach()
+    a, b = run(1), run(2)
+    assert (a-b).norm() < 1e-8*b.norm()

@@ -1,0 +1,21 @@
+"Compiled steps, for every inner optimiser and a convolutional network: a minute or more each."
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from test_unroll import INNERS, problem, rel, test_compiled_steps_give_the_same_gradient  # noqa: E402
+
+from dd_nb.unroll import Unroll  # noqa: E402
+
+
+@pytest.mark.parametrize('inner', INNERS[1:], ids=str)
+def test_every_inner_optimiser(inner): test_compiled_steps_give_the_same_gradient(inner)
+
+
+def test_a_convolutional_network():
+    syn, state, batch = problem(2, 3, 'momentum', .02)
+    fast = torch.autograd.grad(Unroll('recompute', compile=True)(syn, state, batch), syn.parameters())
+    for a, b in zip(fast, torch.autograd.grad(Unroll('graph')(syn, state, batch), syn.parameters())): assert rel(a, b) < 1e-10
