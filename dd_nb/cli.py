@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #02f67d83
+# %% ../nbs/22_cli.ipynb #7d8299fa
 import io,sys
 import json as js
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from .synthetic import Synthetic,write_atomic
 from .unroll import Unroll
 from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #39feeedb
+# %% ../nbs/22_cli.ipynb #bf5c858e
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
@@ -63,17 +63,17 @@ def _png(syn, path, rows=10):
     syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #7e2b50f8
+# %% ../nbs/22_cli.ipynb #806b244e
 try: from fastcore.script import Param   # fastcore 1
 except ImportError: Param = None         # fastcore 2
 
-# %% ../nbs/22_cli.ipynb #155b967c
+# %% ../nbs/22_cli.ipynb #c9519dea
 def _subject(help):
     "Annotation of an optional argument without dashes."
     extra = dict(opt=False, nargs='?')
     return Param(help, str, **extra) if Param else Annotated[str, extra]
 
-# %% ../nbs/22_cli.ipynb #f344fec4
+# %% ../nbs/22_cli.ipynb #d5a7b54f
 @call_parse
 def dd_distill(
     data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
@@ -130,7 +130,7 @@ def dd_distill(
         print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else ''))
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #d4020f13
+# %% ../nbs/22_cli.ipynb #0e5be6de
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -176,7 +176,7 @@ def dd_show(
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #8a714489
+# %% ../nbs/22_cli.ipynb #8613873b
 @call_parse
 def dd_reproduce(
     name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
@@ -207,7 +207,7 @@ def dd_reproduce(
               + (f'; published {recipe.paper}' if recipe.paper else ''))
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #0bb310d8
+# %% ../nbs/22_cli.ipynb #7e997d08
 @call_parse
 def dd_bench(
     name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed

@@ -6,7 +6,7 @@
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'Pick', 'pick_strategy',
            'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'hypergradients']
 
-# %% ../nbs/06_unroll.ipynb #9fe03fa8
+# %% ../nbs/06_unroll.ipynb #122bdd66
 import copy,hashlib,io,math,os,pickle,threading,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from torch.func import functional_call,vmap
 
 from .synthetic import Inner,Synthetic,_check_count
 
-# %% ../nbs/06_unroll.ipynb #356ae624
+# %% ../nbs/06_unroll.ipynb #9773aeec
 _STRUCTURES,_LOCAL = OrderedDict(),threading.local()
 
 def _structure_key(net):
@@ -55,7 +55,7 @@ def _twin(net, train):
     if net not in twins: twins[net] = {m: copy.deepcopy(net).train(m) for m in (True, False)}
     return twins[net][train]
 
-# %% ../nbs/06_unroll.ipynb #3ffb801d
+# %% ../nbs/06_unroll.ipynb #fa12081e
 @dataclass(frozen=True)
 class State:
     "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
@@ -100,7 +100,7 @@ def functional(
     if not params: raise ValueError(f'net must have parameters, got a {type(net).__name__} without any')
     return State(_structure(net), params, {k: v.detach().clone() for k,v in net.named_buffers()})
 
-# %% ../nbs/06_unroll.ipynb #32427170
+# %% ../nbs/06_unroll.ipynb #b8689003
 def loss_fn(
     logits:Tensor,  # (n, classes)
     y:Tensor,       # (n,) long classes, or (n, classes) float soft targets
@@ -122,7 +122,7 @@ def _update(inner, w, g, lr, slots, n):
     m,v = inner.beta1*slots[0] + (1-inner.beta1)*g,inner.beta2*slots[1] + (1-inner.beta2)*g*g
     return w - lr/(1-inner.beta1**n)*m/(_root(v)/(1-inner.beta2**n)**.5 + inner.eps),(m,v)
 
-# %% ../nbs/06_unroll.ipynb #ea48a1b7
+# %% ../nbs/06_unroll.ipynb #ab8d38bd
 _NOISE = threading.Lock()   # torch's generator is shared by all threads: one noisy step at a time
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
@@ -206,7 +206,7 @@ def train_step(
 
 def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
 
-# %% ../nbs/06_unroll.ipynb #6f9103ea
+# %% ../nbs/06_unroll.ipynb #d3c91f14
 def _plan(syn, state, augment=None): return _Plan(state, syn.inner, syn.steps, syn.order, augment)
 
 def trained(
@@ -235,7 +235,7 @@ def train(self:Synthetic,
     for t in syn.parameters(): t.requires_grad_(False)
     return trained(syn, state).module()
 
-# %% ../nbs/06_unroll.ipynb #85e13c69
+# %% ../nbs/06_unroll.ipynb #aa451894
 def _back(plan, z, n, x, y, lr, lam, want, zeros=False):
     "Adjoints of the state after step `n` to adjoints of what went into it: (state, step size, images, labels), each where wanted."
     z = [v.detach().requires_grad_(want[0] and v.is_floating_point()) for v in z]
@@ -287,7 +287,7 @@ class _Rebuild(torch.autograd.Function):
         if plan.trace is not None: plan.trace[ctx.t0] = lam[:plan.P]
         return None,None,None,None,None,dx,dy,dlr,*lam
 
-# %% ../nbs/06_unroll.ipynb #67aca680
+# %% ../nbs/06_unroll.ipynb #093fb38b
 def _free_memory(device):
     "Bytes that could be allocated now, as far as the system tells."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
@@ -350,7 +350,7 @@ def pick_strategy(
     name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
-# %% ../nbs/06_unroll.ipynb #71246ec9
+# %% ../nbs/06_unroll.ipynb #7dfe59d8
 STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
 PLACES = ('random', 'last')
 
@@ -402,7 +402,7 @@ def unroll(
     states = [plan.state(states[t], t) for t in times]
     return terminal(states[0] if at is None else states)
 
-# %% ../nbs/06_unroll.ipynb #8ca3b040
+# %% ../nbs/06_unroll.ipynb #48c115f1
 def adjoint_norms(
     syn:Synthetic,  # S
     state:State,    # theta_0
@@ -418,7 +418,7 @@ def adjoint_norms(
     torch.autograd.grad(loss, [v for v in z if v.requires_grad], allow_unused=True)
     return torch.tensor([math.sqrt(sum(l.double().square().sum().item() for l in plan.trace[t] if l is not None)) for t in range(T+1)])
 
-# %% ../nbs/06_unroll.ipynb #2f02af56
+# %% ../nbs/06_unroll.ipynb #78346221
 _SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether each example's output depends on that example alone
 
 def _separable(state, x):
@@ -512,7 +512,7 @@ class Unroll:
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
         return f'Unroll({", ".join([repr(self.strategy), *opts])})' + (f': {self.pick.strategy}' if self.pick else '')
 
-# %% ../nbs/06_unroll.ipynb #5905a2ad
+# %% ../nbs/06_unroll.ipynb #fcd40bab
 def _first_not_finite(syn, state, terminal, augment=None):
     plan,T = _plan(syn, state, augment),syn.n_steps
     z,(images,labels,lrs) = plan.tensors(state),[v.detach() for v in (syn.images, syn.labels, syn.lrs)]
@@ -528,7 +528,7 @@ def _first_not_finite(syn, state, terminal, augment=None):
     if back: return f'training is finite, the way back overflows at inner step {back[0]} of {T}'
     return f'every inner step of {T} is finite for this network and batch; the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}'
 
-# %% ../nbs/06_unroll.ipynb #5f7ee7af
+# %% ../nbs/06_unroll.ipynb #5792afb5
 def stack(
     states:list,  # states of one structure
 ) -> State:
@@ -573,7 +573,7 @@ def hypergradients(
     grads = [mean(gs) for gs in zip(*(g for _,g in got))]
     return [l for l,_ in got],[torch.zeros_like(p) if g is None else g for p,g in zip(ps, grads)]
 
-# %% ../nbs/06_unroll.ipynb #3dd75cdc
+# %% ../nbs/06_unroll.ipynb #5cf8d0a2
 _COMPILED,_COMPILING = {},threading.Lock()
 
 def _compiled(key, f, args):

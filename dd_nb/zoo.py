@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'recipe_source', 'recipe_start', 'get_recipe', 'reproduce', 'baselines', 'list_zoo', 'load_zoo']
 
-# %% ../nbs/19_zoo.ipynb #3476790a
+# %% ../nbs/19_zoo.ipynb #af139ab5
 from dataclasses import asdict,dataclass,field
 from importlib import resources
 
@@ -18,7 +18,7 @@ from .inits import FixedInit,RandomInit
 from .networks import make_net
 from .synthetic import Synthetic
 
-# %% ../nbs/19_zoo.ipynb #e19c819f
+# %% ../nbs/19_zoo.ipynb #2116f00f
 @dataclass(frozen=True)
 class Recipe:
     "All that defines a measured run except its seed, which picks the initial weights, the real batches and the validation split."
@@ -54,7 +54,7 @@ def recipe_start(
     if recipe.start == 'noise': return Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
     return getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
 
-# %% ../nbs/19_zoo.ipynb #487da2ad
+# %% ../nbs/19_zoo.ipynb #5169f84e
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
            syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=2000, batch_size=64, lr=.05, lr_lrs=.01, average=.98, every=20)),
@@ -74,7 +74,7 @@ def get_recipe(
     if name not in RECIPES: raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
     return RECIPES[name]
 
-# %% ../nbs/19_zoo.ipynb #52e5d60a
+# %% ../nbs/19_zoo.ipynb #d0519268
 def reproduce(
     name:str,                # one of RECIPES
     seed:int=0,              # of the run
@@ -109,7 +109,7 @@ def baselines(
     states = source.held_out().draw(1 if recipe.fixed else recipe.n_nets)
     return {'untrained': Score(tuple(accuracy(s, data) for s in states)), 'random real images': tuned('real'), 'class means': tuned('means')}
 
-# %% ../nbs/19_zoo.ipynb #d33a7c3e
+# %% ../nbs/19_zoo.ipynb #b43daa9d
 def _folder(): return resources.files('dd_nb')/'zoo_data'
 
 def list_zoo() -> dict:  # name -> list of seeds
