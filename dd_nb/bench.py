@@ -6,7 +6,7 @@
 __all__ = ['BENCHES', 'CONTENDERS', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy', 'Problem',
            'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad']
 
-# %% ../nbs/20_bench.ipynb #29606698
+# %% ../nbs/20_bench.ipynb #fef26a11
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
 from contextlib import ExitStack
 from importlib import import_module,metadata
@@ -22,7 +22,7 @@ from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #69dc3d04
+# %% ../nbs/20_bench.ipynb #25899d45
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -102,7 +102,7 @@ def print_time_to_accuracy(out:dict):
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
-# %% ../nbs/20_bench.ipynb #af6a26fd
+# %% ../nbs/20_bench.ipynb #bfb10c28
 class Problem:
     "One hypergradient to compute, drawn from a seed: a synthetic set, starting weights, a real batch."
     def __init__(self,
@@ -131,7 +131,7 @@ class Problem:
     def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
     def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
-# %% ../nbs/20_bench.ipynb #d681356a
+# %% ../nbs/20_bench.ipynb #4511a3dc
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
@@ -173,7 +173,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
     loss = p.loss(w, *p.batch)
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
-# %% ../nbs/20_bench.ipynb #f201b2a9
+# %% ../nbs/20_bench.ipynb #55273ce7
 class _Ours:
     "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
@@ -233,7 +233,7 @@ def _contender(name):
 
 def _compiles(name): return getattr(CONTENDERS.get(name), 'kwargs', {}).get('compile', False)
 
-# %% ../nbs/20_bench.ipynb #5f668bfb
+# %% ../nbs/20_bench.ipynb #4a4eebc1
 def _status(key):
     with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
@@ -258,7 +258,7 @@ def peak_memory(
     before = top()
     return f(),top() - before
 
-# %% ../nbs/20_bench.ipynb #05124775
+# %% ../nbs/20_bench.ipynb #75a489a0
 class _Failed(Exception): "A contender that gave no result; the text says why."
 
 def _serve():
@@ -363,7 +363,7 @@ class _Worker:
         except OSError: pass
         self.log.close()
 
-# %% ../nbs/20_bench.ipynb #2adc8650
+# %% ../nbs/20_bench.ipynb #ed838907
 def _error(path, ref):
     "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
     if not os.path.exists(path) or not os.path.exists(ref): return None
@@ -444,7 +444,7 @@ def _peers(rows, within=.15):
                f'our baselines are within {within:.0%} of the libraries')
     return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
-# %% ../nbs/20_bench.ipynb #9a67b5c1
+# %% ../nbs/20_bench.ipynb #cae7b570
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
@@ -489,7 +489,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads):
         _target(f'segments at T={top}: 1.25 x its T={base}', at('segments', top), times(1.25, at('segments', base)), 'B'),
         _target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')])
 
-# %% ../nbs/20_bench.ipynb #185daa84
+# %% ../nbs/20_bench.ipynb #2baff136
 _CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
 _SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
@@ -559,7 +559,7 @@ def _versions():
         except metadata.PackageNotFoundError: return None
     return {k: version(k) for k in ('higher', 'torchopt')}
 
-# %% ../nbs/20_bench.ipynb #13b71240
+# %% ../nbs/20_bench.ipynb #45578cc1
 def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
 
 def _print_targets(targets):
