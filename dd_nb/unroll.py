@@ -360,10 +360,10 @@ def _check_unroll(strategy, window, place, compile):
     if place not in PLACES: raise ValueError(f'place must be one of {", ".join(PLACES)}, got {place!r}')
     if compile and strategy == 'graph': raise ValueError("strategy must be 'auto', 'recompute' or 'segments' with compile=True, got 'graph'")
 
-def _window(T, window, place, seed):
+def _window(T, window, place, plan):
     "First and last step of a window."
     if window is None or window >= T: return 0,T
-    end = T if place == 'last' else int(torch.randint(window, T+1, (), generator=torch.Generator().manual_seed(seed)))
+    end = T if place == 'last' else int(torch.randint(window, T+1, (), generator=torch.Generator().manual_seed(plan.seed)))
     return end - window,end
 
 def unroll(
@@ -383,7 +383,7 @@ def unroll(
     _check_unroll(strategy, window, place, compile)
     _check_buffers(state)
     plan,T = _plan(syn, state, augment),syn.n_steps
-    t0,end = _window(T, window, place, plan.seed)
+    t0,end = _window(T, window, place, plan)
     times = [end] if at is None else [int(t) for t in at]
     if at is not None and window is not None: raise ValueError(f'at and window exclude each other, got at={times} and window={window}')
     if not times or min(times) < 0 or max(times) > T: raise ValueError(f'at must name inner steps in 0..{T}, got {times}')
