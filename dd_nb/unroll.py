@@ -6,7 +6,7 @@
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'Pick', 'pick_strategy',
            'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'hypergradients']
 
-# %% ../nbs/06_unroll.ipynb #122bdd66
+# %% ../nbs/06_unroll.ipynb #2fe9059c
 import copy,hashlib,io,math,os,pickle,threading,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from torch.func import functional_call,vmap
 
 from .synthetic import Inner,Synthetic,_check_count
 
-# %% ../nbs/06_unroll.ipynb #9773aeec
+# %% ../nbs/06_unroll.ipynb #2f77d792
 _STRUCTURES,_LOCAL = OrderedDict(),threading.local()
 
 def _structure_key(net):
@@ -55,7 +55,7 @@ def _twin(net, train):
     if net not in twins: twins[net] = {m: copy.deepcopy(net).train(m) for m in (True, False)}
     return twins[net][train]
 
-# %% ../nbs/06_unroll.ipynb #fa12081e
+# %% ../nbs/06_unroll.ipynb #254c9a4c
 @dataclass(frozen=True)
 class State:
     "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
@@ -100,7 +100,7 @@ def functional(
     if not params: raise ValueError(f'net must have parameters, got a {type(net).__name__} without any')
     return State(_structure(net), params, {k: v.detach().clone() for k,v in net.named_buffers()})
 
-# %% ../nbs/06_unroll.ipynb #b8689003
+# %% ../nbs/06_unroll.ipynb #9ef59e6e
 def loss_fn(
     logits:Tensor,  # (n, classes)
     y:Tensor,       # (n,) long classes, or (n, classes) float soft targets
@@ -122,7 +122,21 @@ def _update(inner, w, g, lr, slots, n):
     m,v = inner.beta1*slots[0] + (1-inner.beta1)*g,inner.beta2*slots[1] + (1-inner.beta2)*g*g
     return w - lr/(1-inner.beta1**n)*m/(_root(v)/(1-inner.beta2**n)**.5 + inner.eps),(m,v)
 
-# %% ../nbs/06_unroll.ipynb #ab8d38bd
+# %% ../nbs/06_unroll.ipynb #74b9f9d9
+_LAST = weakref.WeakKeyDictionary()   # structure -> whether it is given images with channels last
+
+def _channels_last(state, x):
+    "A batch of images in the layout that is fastest for this network."
+    if x.is_cuda or x.dim() != 4 or state.nets: return x
+    def takes():
+        try: state(x[:2].detach().to(memory_format=torch.channels_last))
+        except RuntimeError: return False
+        return True
+    if state.net not in _LAST:
+        with torch.no_grad(): _LAST[state.net] = any(isinstance(m, nn.Conv2d) for m in state.net.modules()) and takes()
+    return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
+
+# %% ../nbs/06_unroll.ipynb #1e1af0e8
 _NOISE = threading.Lock()   # torch's generator is shared by all threads: one noisy step at a time
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
@@ -130,7 +144,7 @@ class _Plan:
     "What training needs besides tensors: structure, names, update rule and order. A state is a flat list of tensors here: parameters, slots, buffers."
     def __init__(self, state, inner, steps=1, order=None, augment=None):
         if augment is not None and not callable(augment): raise TypeError(f'augment must be a function of a batch of images, got {type(augment).__name__}')
-        self.base,self.inner,self.steps,self.order,self.augment = replace(state, params={}, buffers={}, opt={}),inner,steps,order,augment
+        self.first,self.base,self.inner,self.steps,self.order,self.augment = state,replace(state, params={}, buffers={}, opt={}),inner,steps,order,augment
         self.net,self.names,self.bufs,self.n0 = _twin(state.net, True),list(state.params),list(state.buffers),state.opt.get('n', 0)
         self.P,self.slots,self.trace,self.compile = len(state.params),SLOTS[inner.name],None,False
         self.noisy = _NOISY.get(state.net) if augment is None else None
@@ -149,8 +163,9 @@ class _Plan:
 
     def batch(self, images, labels, lrs, t):
         "What step `t` trains on: all of one step's examples in the paper's order, or those that `order` names."
-        if self.order is None: return images[t % self.steps],labels[t % self.steps],lrs[t]
-        return images.flatten(0, 1)[self.order[t]],labels.flatten(0, 1)[self.order[t]],lrs[t]
+        if self.order is None: x,y = images[t % self.steps],labels[t % self.steps]
+        else: x,y = images.flatten(0, 1)[self.order[t]],labels.flatten(0, 1)[self.order[t]]
+        return _channels_last(self.first, x),y,lrs[t]
 
     def add(self, d, t, g):
         "Add a batch's gradient to that of the whole set, `d`."
@@ -206,7 +221,7 @@ def train_step(
 
 def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
 
-# %% ../nbs/06_unroll.ipynb #d3c91f14
+# %% ../nbs/06_unroll.ipynb #cc95252c
 def _plan(syn, state, augment=None): return _Plan(state, syn.inner, syn.steps, syn.order, augment)
 
 def trained(
@@ -235,7 +250,7 @@ def train(self:Synthetic,
     for t in syn.parameters(): t.requires_grad_(False)
     return trained(syn, state).module()
 
-# %% ../nbs/06_unroll.ipynb #aa451894
+# %% ../nbs/06_unroll.ipynb #09625c24
 def _back(plan, z, n, x, y, lr, lam, want, zeros=False):
     "Adjoints of the state after step `n` to adjoints of what went into it: (state, step size, images, labels), each where wanted."
     z = [v.detach().requires_grad_(want[0] and v.is_floating_point()) for v in z]
@@ -248,17 +263,24 @@ def _back(plan, z, n, x, y, lr, lam, want, zeros=False):
 
 def _plus(a, b): return b if a is None else a if b is None else a + b
 
+class _Shelf:
+    "Room for `n` states, made once: what outlives a step must not lie among its activations, where it would leave holes that the allocator cannot fill."
+    def __init__(self, n, z, device): self.blocks = [torch.empty(n, *v.shape, dtype=v.dtype, device=device) for v in z]
+    def put(self, i, z): return [None if v is None else block[i].copy_(v) for block,v in zip(self.blocks, z)]
+    def get(self, i, device): return [block[i].to(device) for block in self.blocks]
+
 class _Rebuild(torch.autograd.Function):
     "Train without a graph, keep every `gap`-th state; go back one rebuilt step at a time."
     @staticmethod
     def forward(ctx, plan, t0, times, gap, offload, images, labels, lrs, *z):
-        ctx.plan,ctx.t0,ctx.times,ctx.offload,ctx.kept = plan,t0,times,offload,{}
+        ctx.plan,ctx.t0,ctx.times,ctx.gap = plan,t0,times,gap
         ctx.save_for_backward(images, labels, lrs)
         z,out = [v.detach() for v in z],[]
+        ctx.kept,now = _Shelf(-(-(times[-1] - t0)//gap), z, 'cpu' if offload else images.device),_Shelf(2, z, images.device)
         for t in range(t0, times[-1]):
-            if (t-t0) % gap == 0: ctx.kept[t] = [v.cpu() for v in z] if offload else z
-            z = [v.detach() for v in plan.step(z, t, *plan.batch(images, labels, lrs, t), False)]
-            if t+1 in times: out += z
+            if (t-t0) % gap == 0: ctx.kept.put((t-t0)//gap, z)
+            z = now.put(t % 2, plan.step(z, t, *plan.batch(images, labels, lrs, t), False))
+            if t+1 in times: out += [v.clone() for v in z]
         ctx.n = len(z)
         ctx.mark_non_differentiable(*(v for v in out if not v.is_floating_point()))
         return tuple(out)
@@ -270,28 +292,31 @@ class _Rebuild(torch.autograd.Function):
         want_images,want_labels,want_lrs,*want_z = ctx.needs_input_grad[5:]
         dx,dy,dlr = (torch.zeros_like(v) if w else None for v,w in zip((images, labels, lrs), (want_images, want_labels, want_lrs)))
         asked = {t: grads[i*n:(i+1)*n] for i,t in enumerate(ctx.times)}
-        lam,starts = [None]*n,sorted(ctx.kept)
-        for a,b in reversed(list(zip(starts, [*starts[1:], ctx.times[-1]]))):
-            zs = {a: [v.to(images.device) for v in ctx.kept[a]] if ctx.offload else ctx.kept[a]}
-            for t in range(a, b-1): zs[t+1] = [v.detach() for v in plan.step(zs[t], t, *plan.batch(images, labels, lrs, t), False)]
+        def floats(vs): return [v if f else None for v,f in zip(vs, is_float)]
+        is_float = [block.is_floating_point() for block in ctx.kept.blocks]
+        z,lam,t0,end = ctx.kept.get(0, images.device),[None]*n,ctx.t0,ctx.times[-1]
+        between,now = _Shelf(ctx.gap - 1, z, images.device),_Shelf(2, z, images.device)
+        for a in range(t0 + (end-1-t0)//ctx.gap*ctx.gap, t0 - 1, -ctx.gap):
+            b,zs = min(a + ctx.gap, end),[ctx.kept.get((a-t0)//ctx.gap, images.device)]
+            for t in range(a, b-1): zs.append(between.put(t-a, plan.step(zs[-1], t, *plan.batch(images, labels, lrs, t), False)))   # this segment's states, again
             for t in range(b-1, a-1, -1):
-                if t+1 in asked: lam = [_plus(l, g if v.is_floating_point() else None) for l,g,v in zip(lam, asked[t+1], zs[t])]
-                if plan.trace is not None: plan.trace[t+1] = lam[:plan.P]
-                x,y,lr = plan.batch(images, labels, lrs, t)
-                z,want = zs.pop(t),(t > ctx.t0 or any(want_z), want_lrs, want_images, want_labels)
-                got = iter((_fast_back if plan.compile else _back)(plan, z, plan.n0 + t + 1, x, y, lr, lam, want))
-                lam = [next(got) if want[0] and v.is_floating_point() else None for v in z]
+                if t+1 in asked: lam = [_plus(l, g) for l,g in zip(lam, floats(asked[t+1]))]
+                if plan.trace is not None: plan.trace[t+1] = [None if l is None else l.clone() for l in lam[:plan.P]]
+                want = (t > t0 or any(want_z), want_lrs, want_images, want_labels)
+                got = iter((_fast_back if plan.compile else _back)(plan, zs[t-a], plan.n0 + t + 1, *plan.batch(images, labels, lrs, t), lam, want))
+                lam = now.put(t % 2, [next(got) if want[0] and f else None for f in is_float])
                 if want_lrs and (g := next(got)) is not None: dlr[t] = g
                 if want_images and (g := next(got)) is not None: plan.add(dx, t, g)
                 if want_labels and (g := next(got)) is not None: plan.add(dy, t, g)
-        if plan.trace is not None: plan.trace[ctx.t0] = lam[:plan.P]
+                got = g = None   # gone before the next step begins
+        if plan.trace is not None: plan.trace[t0] = lam[:plan.P]
         return None,None,None,None,None,dx,dy,dlr,*lam
 
-# %% ../nbs/06_unroll.ipynb #093fb38b
+# %% ../nbs/06_unroll.ipynb #0f3898aa
 def _free_memory(device):
     "Bytes that could be allocated now, as far as the system tells."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
-    def read(path): 
+    def read(path):
         with open(path) as f: return f.read()
     try: free = next(int(l.split()[1])*1024 for l in read('/proc/meminfo').splitlines() if l.startswith('MemAvailable'))
     except (OSError, StopIteration):
@@ -350,7 +375,7 @@ def pick_strategy(
     name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
-# %% ../nbs/06_unroll.ipynb #7dfe59d8
+# %% ../nbs/06_unroll.ipynb #a3f7b572
 STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
 PLACES = ('random', 'last')
 
@@ -402,7 +427,7 @@ def unroll(
     states = [plan.state(states[t], t) for t in times]
     return terminal(states[0] if at is None else states)
 
-# %% ../nbs/06_unroll.ipynb #48c115f1
+# %% ../nbs/06_unroll.ipynb #5c380b73
 def adjoint_norms(
     syn:Synthetic,  # S
     state:State,    # theta_0
@@ -418,7 +443,7 @@ def adjoint_norms(
     torch.autograd.grad(loss, [v for v in z if v.requires_grad], allow_unused=True)
     return torch.tensor([math.sqrt(sum(l.double().square().sum().item() for l in plan.trace[t] if l is not None)) for t in range(T+1)])
 
-# %% ../nbs/06_unroll.ipynb #78346221
+# %% ../nbs/06_unroll.ipynb #2d7290eb
 _SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether each example's output depends on that example alone
 
 def _separable(state, x):
@@ -472,6 +497,7 @@ def real_loss(
     compile:bool=False,     # compile the loss of a full chunk and its gradient
 ) -> Tensor:                # scalar
     "Mean cross-entropy of a network in eval mode, a chunk of examples at a time; differentiable once with respect to the state."
+    x = _channels_last(state, x)
     if chunk is None or x.requires_grad or y.requires_grad or y.shape[1 if state.nets else 0] <= max(chunk, 3) or not _separable(state, x): return _loss_of(state, x, y)
     return _Chunked.apply(state, x, y, chunk, compile, *state.params.values(), *state.buffers.values())
 
@@ -512,7 +538,7 @@ class Unroll:
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
         return f'Unroll({", ".join([repr(self.strategy), *opts])})' + (f': {self.pick.strategy}' if self.pick else '')
 
-# %% ../nbs/06_unroll.ipynb #fcd40bab
+# %% ../nbs/06_unroll.ipynb #8b06f07a
 def _first_not_finite(syn, state, terminal, augment=None):
     plan,T = _plan(syn, state, augment),syn.n_steps
     z,(images,labels,lrs) = plan.tensors(state),[v.detach() for v in (syn.images, syn.labels, syn.lrs)]
@@ -528,7 +554,7 @@ def _first_not_finite(syn, state, terminal, augment=None):
     if back: return f'training is finite, the way back overflows at inner step {back[0]} of {T}'
     return f'every inner step of {T} is finite for this network and batch; the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}'
 
-# %% ../nbs/06_unroll.ipynb #5792afb5
+# %% ../nbs/06_unroll.ipynb #e83cade9
 def stack(
     states:list,  # states of one structure
 ) -> State:
@@ -567,18 +593,18 @@ def hypergradients(
         return loss.item(),torch.autograd.grad(loss, ps, allow_unused=True)
     workers = torch.get_num_threads() if workers is None else workers
     got = _side_by_side(one, list(zip(states, batches)), 1 if syn.images.is_cuda else min(workers, len(states)))
-    def mean(gs): 
+    def mean(gs):
         gs = [g for g in gs if g is not None]
         return sum(gs[1:], gs[0])/len(got) if gs else None
     grads = [mean(gs) for gs in zip(*(g for _,g in got))]
     return [l for l,_ in got],[torch.zeros_like(p) if g is None else g for p,g in zip(ps, grads)]
 
-# %% ../nbs/06_unroll.ipynb #5cf8d0a2
+# %% ../nbs/06_unroll.ipynb #42263488
 _COMPILED,_COMPILING = {},threading.Lock()
 
 def _compiled(key, f, args):
     "`f(*args)`, traced and compiled at the first call with this key and these shapes."
-    key = key,*((v.shape, v.dtype, v.device, v.stride()) for v in args)
+    key = key,torch.get_num_threads(),*((v.shape, v.dtype, v.device, v.stride()) for v in args)   # code is made for a number of threads
     if key not in _COMPILED:
         from torch.fx.experimental.proxy_tensor import make_fx
         with _COMPILING:
@@ -590,7 +616,7 @@ def _compiled(key, f, args):
                 except Exception as e:
                     raise RuntimeError(f'compile=True failed for this network ({type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ""}); use compile=False') from e
                 _COMPILED[key] = g
-    return _COMPILED[key](*args)
+    with torch.no_grad(): return _COMPILED[key](*args)   # the same mode in every thread: another one would compile again
 
 def _step_key(plan): return plan.base.net,plan.base.nets,tuple(plan.names),tuple(plan.bufs),plan.inner,plan.augment
 
