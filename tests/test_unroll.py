@@ -324,6 +324,36 @@ def test_dropout_draws_the_same_mask_when_a_step_is_rebuilt(functional_dropout):
     assert torch.equal(one, two)
 
 
+class Viewing(nn.Module):
+    "A network that wants its images, and what its convolutions return, contiguous."
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = nn.Conv2d(3, 4, 3), nn.Linear(4*6*6, 3)
+    def forward(self, x): return self.out(F.softplus(self.conv(x)).view(len(x), -1))
+
+
+def test_images_have_channels_last_where_the_network_takes_it():
+    seen = []
+    class Sees(nn.Module):
+        def forward(self, x): seen.append(x.is_contiguous()); return x
+    convolves = nn.Sequential(Sees(), nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(4*6*6, 3))
+    dense = nn.Sequential(Sees(), nn.Flatten(), nn.Linear(3*8*8, 3))
+    for net, contiguous in ((convolves, False), (Viewing(), None), (dense, True)):
+        seen.clear()
+        net = net.double()
+        syn, _, (x, y) = problem(2, 3, 'momentum', shape=(3, 8, 8))
+        state, got = functional(net), []
+        for kw in (dict(strategy='graph'), dict(strategy='recompute'), dict(strategy='segments', augment=lambda x: x.view(len(x), -1).view_as(x)*1.)):
+            got.append(torch.autograd.grad(Unroll(chunk=4, **kw)(syn, state, (x, y)), syn.parameters()))
+        final = syn.train(net)
+        assert seen[-1:] == ([] if contiguous is None else [contiguous])
+        exact = torch.autograd.grad(F.cross_entropy(trained(syn, state, create_graph=True)(x), y), syn.parameters())
+        for g in got:
+            for a, b in zip(g, exact): assert rel(a, b) < 1e-10
+        assert all(v.is_contiguous() for v in final.parameters())
+
+
 @pytest.mark.parametrize('kw', STRATEGIES[:3], ids=ids[:3])
 def test_terminals_of_several_states(kw):
     syn, state, _ = problem(2, 3, 'momentum')
