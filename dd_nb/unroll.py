@@ -6,7 +6,7 @@
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'Pick', 'pick_strategy',
            'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'hypergradients']
 
-# %% ../nbs/06_unroll.ipynb #964070f6
+# %% ../nbs/06_unroll.ipynb #d4a73b7c
 import copy,hashlib,io,math,os,pickle,threading,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from torch.func import functional_call,vmap
 
 from .synthetic import Inner,Synthetic,_check_count
 
-# %% ../nbs/06_unroll.ipynb #bd1126da
+# %% ../nbs/06_unroll.ipynb #d2d9d704
 _STRUCTURES,_LOCAL = OrderedDict(),threading.local()
 
 def _structure_key(net):
@@ -55,7 +55,7 @@ def _twin(net, train):
     if net not in twins: twins[net] = {m: copy.deepcopy(net).train(m) for m in (True, False)}
     return twins[net][train]
 
-# %% ../nbs/06_unroll.ipynb #8e03f3b5
+# %% ../nbs/06_unroll.ipynb #e3c10d31
 @dataclass(frozen=True)
 class State:
     "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
@@ -100,7 +100,7 @@ def functional(
     if not params: raise ValueError(f'net must have parameters, got a {type(net).__name__} without any')
     return State(_structure(net), params, {k: v.detach().clone() for k,v in net.named_buffers()})
 
-# %% ../nbs/06_unroll.ipynb #06691ef0
+# %% ../nbs/06_unroll.ipynb #d48945a7
 def loss_fn(
     logits:Tensor,  # (n, classes)
     y:Tensor,       # (n,) long classes, or (n, classes) float soft targets
@@ -122,7 +122,7 @@ def _update(inner, w, g, lr, slots, n):
     m,v = inner.beta1*slots[0] + (1-inner.beta1)*g,inner.beta2*slots[1] + (1-inner.beta2)*g*g
     return w - lr/(1-inner.beta1**n)*m/(_root(v)/(1-inner.beta2**n)**.5 + inner.eps),(m,v)
 
-# %% ../nbs/06_unroll.ipynb #58d6ba0b
+# %% ../nbs/06_unroll.ipynb #b95a2996
 _LAST = weakref.WeakKeyDictionary()   # structure -> whether it is given images with channels last
 
 def _channels_last(state, x):
@@ -136,7 +136,7 @@ def _channels_last(state, x):
         with torch.no_grad(): _LAST[state.net] = any(isinstance(m, nn.Conv2d) for m in state.net.modules()) and takes()
     return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
 
-# %% ../nbs/06_unroll.ipynb #03082e8c
+# %% ../nbs/06_unroll.ipynb #c13727a8
 _NOISE = threading.Lock()   # torch's generator is shared by all threads: one noisy step at a time
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
@@ -221,7 +221,7 @@ def train_step(
 
 def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
 
-# %% ../nbs/06_unroll.ipynb #ed7fbf8b
+# %% ../nbs/06_unroll.ipynb #01125b48
 def _plan(syn, state, augment=None): return _Plan(state, syn.inner, syn.steps, syn.order, augment)
 
 def trained(
@@ -250,7 +250,7 @@ def train(self:Synthetic,
     for t in syn.parameters(): t.requires_grad_(False)
     return trained(syn, state).module()
 
-# %% ../nbs/06_unroll.ipynb #a7a1650b
+# %% ../nbs/06_unroll.ipynb #eccc9fd7
 def _back(plan, z, n, x, y, lr, lam, want, zeros=False):
     "Adjoints of the state after step `n` to adjoints of what went into it: (state, step size, images, labels), each where wanted."
     z = [v.detach().requires_grad_(want[0] and v.is_floating_point()) for v in z]
@@ -312,7 +312,7 @@ class _Rebuild(torch.autograd.Function):
         if plan.trace is not None: plan.trace[t0] = lam[:plan.P]
         return None,None,None,None,None,dx,dy,dlr,*lam
 
-# %% ../nbs/06_unroll.ipynb #b5fd0192
+# %% ../nbs/06_unroll.ipynb #9980189b
 def _free_memory(device):
     "Bytes that could be allocated now, as far as the system tells."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
@@ -375,7 +375,7 @@ def pick_strategy(
     name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
-# %% ../nbs/06_unroll.ipynb #b78f2d86
+# %% ../nbs/06_unroll.ipynb #877ac4db
 STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
 PLACES = ('random', 'last')
 
@@ -427,7 +427,7 @@ def unroll(
     states = [plan.state(states[t], t) for t in times]
     return terminal(states[0] if at is None else states)
 
-# %% ../nbs/06_unroll.ipynb #4958fca7
+# %% ../nbs/06_unroll.ipynb #d33ef77a
 def adjoint_norms(
     syn:Synthetic,  # S
     state:State,    # theta_0
@@ -443,7 +443,7 @@ def adjoint_norms(
     torch.autograd.grad(loss, [v for v in z if v.requires_grad], allow_unused=True)
     return torch.tensor([math.sqrt(sum(l.double().square().sum().item() for l in plan.trace[t] if l is not None)) for t in range(T+1)])
 
-# %% ../nbs/06_unroll.ipynb #0f84df5b
+# %% ../nbs/06_unroll.ipynb #8add63ef
 _SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether each example's output depends on that example alone
 
 def _separable(state, x):
@@ -538,7 +538,7 @@ class Unroll:
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
         return f'Unroll({", ".join([repr(self.strategy), *opts])})' + (f': {self.pick.strategy}' if self.pick else '')
 
-# %% ../nbs/06_unroll.ipynb #a1cedd0f
+# %% ../nbs/06_unroll.ipynb #49c07a57
 def _first_not_finite(syn, state, terminal, augment=None):
     plan,T = _plan(syn, state, augment),syn.n_steps
     z,(images,labels,lrs) = plan.tensors(state),[v.detach() for v in (syn.images, syn.labels, syn.lrs)]
@@ -554,7 +554,7 @@ def _first_not_finite(syn, state, terminal, augment=None):
     if back: return f'training is finite, the way back overflows at inner step {back[0]} of {T}'
     return f'every inner step of {T} is finite for this network and batch; the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}'
 
-# %% ../nbs/06_unroll.ipynb #ca0588e3
+# %% ../nbs/06_unroll.ipynb #08750c17
 def stack(
     states:list,  # states of one structure
 ) -> State:
@@ -599,7 +599,7 @@ def hypergradients(
     grads = [mean(gs) for gs in zip(*(g for _,g in got))]
     return [l for l,_ in got],[torch.zeros_like(p) if g is None else g for p,g in zip(ps, grads)]
 
-# %% ../nbs/06_unroll.ipynb #445a90d3
+# %% ../nbs/06_unroll.ipynb #e9ff8e24
 _COMPILED,_COMPILING = {},threading.Lock()
 
 def _compiled(key, f, args):
