@@ -207,7 +207,7 @@ def test_bad_arguments():
 
 def test_lean_rows_are_the_same_strategies_with_another_allocator():
     out = bench._memory(dict(bench._SMALL, seed=0), (2, 4), ['stepwise', 'recompute', 'segments'], {}, 300., lambda what: None, 1, ['recompute', 'segments'])
-    assert list(out['rows']) == ['stepwise', 'recompute', 'segments', 'recompute, lean', 'segments, lean'] and out['lean'] == bench.LEAN
+    assert list(out['rows']) == ['stepwise', 'recompute', 'segments', 'recompute, lean', 'segments, lean'] and out['lean'] == bench._LEAN
     for k, row in out['rows'].items():
         assert list(row) == ['2', '4']
         for c in row.values(): assert c['bytes'] >= 0 and (k == 'stepwise' or c['error'] < 1e-4)
@@ -215,6 +215,6 @@ def test_lean_rows_are_the_same_strategies_with_another_allocator():
 
 
 def test_the_allocators_settings_reach_the_worker(tmp_path):
-    w = bench._Worker(tmp_path, **bench.LEAN)
-    try: assert {k: v for k, v in (e.split('=', 1) for e in open(f'/proc/{w.proc.pid}/environ').read().split('\0') if '=' in e) if k in bench.LEAN} == bench.LEAN
+    w = bench._Worker(tmp_path, **bench._LEAN)
+    try: assert {k: v for k, v in (e.split('=', 1) for e in open(f'/proc/{w.proc.pid}/environ').read().split('\0') if '=' in e) if k in bench._LEAN} == bench._LEAN
     finally: w.close()
