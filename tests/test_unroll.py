@@ -126,7 +126,7 @@ def test_nothing_of_the_users_is_changed():
     syn = Synthetic(torch.randn(1, 10, 1, 28, 28), torch.arange(10)[None], lr=.1)
     images = syn.images.detach().clone()
     out = syn.train(net)
-    Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28), torch.arange(4))).backward()
+    Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28, dtype=f64), torch.arange(4))).backward()
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
     assert torch.equal(syn.images, images)
     assert isinstance(out, nn.Module) and not torch.equal(out.state_dict()['0.weight'], before['0.weight'])
@@ -142,15 +142,15 @@ def test_a_state_is_not_changed_by_training():
 
 
 def test_batchnorm_trains_but_is_refused_for_hypergradients():
-    net = ConvNet((1, 28, 28), 10, width=4, depth=2, norm='batch', seed=0)
-    syn = Synthetic(torch.randn(1, 10, 1, 28, 28), torch.arange(10)[None], lr=.1)
+    net = ConvNet((1, 28, 28), 10, width=4, depth=2, norm='batch', seed=0).double()   # in float32 rounding may put an activation on the other side of its kink
+    syn = Synthetic(torch.randn(1, 10, 1, 28, 28, generator=torch.Generator().manual_seed(0), dtype=f64), torch.arange(10)[None], lr=.1)
     ref = copy.deepcopy(net).train()
     for t in range(3):
         x, y, lr = syn.batch(t)
         opt = torch.optim.SGD(ref.parameters(), float(lr.detach()))
         opt.zero_grad(); F.cross_entropy(ref(x.detach()), y).backward(); opt.step()
-    for (k, a), b in zip(ref.state_dict().items(), syn.train(net).state_dict().values()): assert torch.allclose(a, b, atol=1e-5), k
-    with pytest.raises(ValueError, match="without running statistics, got BatchNorm2d '1'"): Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28), torch.arange(4)))
+    for (k, a), b in zip(ref.state_dict().items(), syn.train(net).state_dict().values()): assert torch.allclose(a, b, atol=1e-10), k
+    with pytest.raises(ValueError, match="without running statistics, got BatchNorm2d '1'"): Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28, dtype=f64), torch.arange(4)))
 
 
 def test_a_user_network_with_unused_parameters_and_any_terminal():
