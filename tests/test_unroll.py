@@ -126,7 +126,7 @@ def test_nothing_of_the_users_is_changed():
     syn = Synthetic(torch.randn(1, 10, 1, 28, 28), torch.arange(10)[None], lr=.1)
     images = syn.images.detach().clone()
     out = syn.train(net)
-    Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28, dtype=f64), torch.arange(4))).backward()
+    Unroll()(syn, functional(net), (torch.randn(4, 1, 28, 28), torch.arange(4))).backward()
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
     assert torch.equal(syn.images, images)
     assert isinstance(out, nn.Module) and not torch.equal(out.state_dict()['0.weight'], before['0.weight'])
