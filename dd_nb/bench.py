@@ -456,11 +456,12 @@ _LEAN = dict(MALLOC_MMAP_THRESHOLD_='1048576', GLIBC_TUNABLES='glibc.malloc.huge
 
 def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
     "Peak memory for each contender and T, each in a fresh process; those in `lean` once more with the allocator set to keep nothing."
-    rows,params = {k: {} for k in (*names, *(f'{k}, lean' for k in lean))},None
+    runs = {**{k: (k, {}) for k in names}, **{f'{k}, lean': (k, _LEAN) for k in lean}}   # row -> contender and its process's settings
+    rows,params = {k: {} for k in runs},None
     with tempfile.TemporaryDirectory() as tmp:
         def file(row, T): return os.path.join(tmp, f'{list(rows).index(row)}-{T}.pt')
-        for k in rows:
-            points,settings = {},_LEAN if k.endswith(', lean') else {}
+        for k,(name,settings) in runs.items():
+            points = {}
             for T in Ts:
                 tick(f'memory: {k}, T={T}')
                 need = _line(points, T) if points else 0
@@ -470,7 +471,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
                     continue
                 w = _Worker(tmp, os.path.join(tmp, 'compiled'), timeout, **settings)   # compiled once for all T
                 try:
-                    a = w.ask(op='memory', name=k.removesuffix(', lean'), task={**task, 'epochs': T//task['steps']}, threads=threads, save=file(k, T))
+                    a = w.ask(op='memory', name=name, task={**task, 'epochs': T//task['steps']}, threads=threads, save=file(k, T))
                     params = a.pop('params')
                     points[T],rows[k][str(T)] = a['bytes'],a
                 except _Failed as e: rows[k][str(T)] = dict(failed=str(e))

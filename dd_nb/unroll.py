@@ -294,7 +294,7 @@ class _Rebuild(torch.autograd.Function):
         asked = {t: grads[i*n:(i+1)*n] for i,t in enumerate(ctx.times)}
         def floats(vs): return [v if f else None for v,f in zip(vs, is_float)]
         is_float = [block.is_floating_point() for block in ctx.kept.blocks]
-        z,lam,t0,end = ctx.kept.get(0, images.device),[None]*n,ctx.t0,ctx.times[-1]
+        z,lam,t0,end = [block[0] for block in ctx.kept.blocks],[None]*n,ctx.t0,ctx.times[-1]
         between,now = _Shelf(ctx.gap - 1, z, images.device),_Shelf(2, z, images.device)
         for a in range(t0 + (end-1-t0)//ctx.gap*ctx.gap, t0 - 1, -ctx.gap):
             b,zs = min(a + ctx.gap, end),[ctx.kept.get((a-t0)//ctx.gap, images.device)]
