@@ -6,7 +6,7 @@
 __all__ = ['BENCHES', 'CONTENDERS', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy', 'Problem',
            'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad']
 
-# %% ../nbs/20_bench.ipynb #995194de
+# %% ../nbs/20_bench.ipynb #2f70e536
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
 from contextlib import ExitStack
 from importlib import import_module,metadata
@@ -22,7 +22,7 @@ from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #afd98751
+# %% ../nbs/20_bench.ipynb #3f830e00
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -102,7 +102,7 @@ def print_time_to_accuracy(out:dict):
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
-# %% ../nbs/20_bench.ipynb #70aeff4e
+# %% ../nbs/20_bench.ipynb #3c47d9be
 class Problem:
     "One hypergradient to compute, drawn from a seed: a synthetic set, starting weights, a real batch."
     def __init__(self,
@@ -131,7 +131,7 @@ class Problem:
     def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
     def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
-# %% ../nbs/20_bench.ipynb #17aa72ba
+# %% ../nbs/20_bench.ipynb #d1332938
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
@@ -173,7 +173,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
     loss = p.loss(w, *p.batch)
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
-# %% ../nbs/20_bench.ipynb #5f307b45
+# %% ../nbs/20_bench.ipynb #0f40970c
 class _Ours:
     "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
@@ -232,7 +232,7 @@ def _contender(name):
 
 def _compiles(name): return getattr({**CONTENDERS, **_NETS}.get(name), 'kwargs', {}).get('compile', False)
 
-# %% ../nbs/20_bench.ipynb #fd5820ff
+# %% ../nbs/20_bench.ipynb #e48c318d
 def _status(key):
     with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
@@ -257,7 +257,7 @@ def peak_memory(
     before = top()
     return f(),top() - before
 
-# %% ../nbs/20_bench.ipynb #53b90a02
+# %% ../nbs/20_bench.ipynb #dab77d6a
 class _Failed(Exception): "A contender that gave no result; the text says why."
 
 def _serve():
@@ -363,7 +363,7 @@ class _Worker:
         except OSError: pass
         self.log.close()
 
-# %% ../nbs/20_bench.ipynb #f1c2776c
+# %% ../nbs/20_bench.ipynb #b564f90b
 def _error(path, ref):
     "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
     if not os.path.exists(path) or not os.path.exists(ref): return None
@@ -444,7 +444,7 @@ def _peers(rows, within=.15):
                f'our baselines are within {within:.0%} of the libraries')
     return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
-# %% ../nbs/20_bench.ipynb #ddbad99b
+# %% ../nbs/20_bench.ipynb #f543fdff
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
@@ -487,15 +487,15 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
     base,top,mid = Ts[0],Ts[-1],300 if 300 in Ts else Ts[-1]
     def times(f, v): return None if v is None else f*v
     about,targets = ' (extrapolated)' if 'extrapolated' in rows.get('stepwise', {}).get(str(mid), {}) else '',[]
+    for k in ('recompute', 'compiled', 'recompute, lean'):
+        if params and (first := at(k, base)) is not None:
+            targets += [_target(f'{k} at T={T}: its T={base} plus 1.1 x 4 x parameters x T', at(k, T), first + 4.4*params*T, 'B') for T in Ts[1:]]
     for end in ('', *((', lean',) if lean else ())):
-        first = at(f'recompute{end}', base)
-        if params and first is not None:
-            targets += [_target(f'recompute{end} at T={T}: its T={base} plus 1.1 x 4 x parameters x T', at(f'recompute{end}', T), first + 4.4*params*T, 'B') for T in Ts[1:]]
         targets += [_target(f'segments{end} at T={top}: 1.25 x its T={base}', at(f'segments{end}', top), times(1.25, at(f'segments{end}', base)), 'B')]
     targets += [_target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')]
     return dict(task=task, Ts=list(Ts), params=params, rows=rows, threads=threads, lean=_LEAN if lean else {}, targets=targets)
 
-# %% ../nbs/20_bench.ipynb #90cebefc
+# %% ../nbs/20_bench.ipynb #af3fa139
 _CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
 _SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
@@ -571,7 +571,7 @@ def _versions():
         except metadata.PackageNotFoundError: return None
     return {k: version(k) for k in ('higher', 'torchopt')}
 
-# %% ../nbs/20_bench.ipynb #51e3a6aa
+# %% ../nbs/20_bench.ipynb #58e9acd1
 def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
 
 def _print_targets(targets):
