@@ -6,7 +6,7 @@
 __all__ = ['BENCHES', 'CONTENDERS', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy', 'Problem',
            'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad']
 
-# %% ../nbs/20_bench.ipynb #2f70e536
+# %% ../nbs/20_bench.ipynb #cda67d20
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
 from contextlib import ExitStack
 from importlib import import_module,metadata
@@ -22,7 +22,7 @@ from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #3f830e00
+# %% ../nbs/20_bench.ipynb #072e65f1
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -102,7 +102,7 @@ def print_time_to_accuracy(out:dict):
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
-# %% ../nbs/20_bench.ipynb #3c47d9be
+# %% ../nbs/20_bench.ipynb #93763ecf
 class Problem:
     "One hypergradient to compute, drawn from a seed: a synthetic set, starting weights, a real batch."
     def __init__(self,
@@ -131,7 +131,7 @@ class Problem:
     def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
     def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
-# %% ../nbs/20_bench.ipynb #d1332938
+# %% ../nbs/20_bench.ipynb #667d41b8
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
@@ -173,7 +173,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
     loss = p.loss(w, *p.batch)
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
-# %% ../nbs/20_bench.ipynb #0f40970c
+# %% ../nbs/20_bench.ipynb #9808d633
 class _Ours:
     "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
@@ -232,7 +232,7 @@ def _contender(name):
 
 def _compiles(name): return getattr({**CONTENDERS, **_NETS}.get(name), 'kwargs', {}).get('compile', False)
 
-# %% ../nbs/20_bench.ipynb #e48c318d
+# %% ../nbs/20_bench.ipynb #a5e3d249
 def _status(key):
     with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
@@ -257,7 +257,7 @@ def peak_memory(
     before = top()
     return f(),top() - before
 
-# %% ../nbs/20_bench.ipynb #dab77d6a
+# %% ../nbs/20_bench.ipynb #80eed931
 class _Failed(Exception): "A contender that gave no result; the text says why."
 
 def _serve():
@@ -363,7 +363,7 @@ class _Worker:
         except OSError: pass
         self.log.close()
 
-# %% ../nbs/20_bench.ipynb #b564f90b
+# %% ../nbs/20_bench.ipynb #3f332f7d
 def _error(path, ref):
     "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
     if not os.path.exists(path) or not os.path.exists(ref): return None
@@ -444,7 +444,7 @@ def _peers(rows, within=.15):
                f'our baselines are within {within:.0%} of the libraries')
     return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
-# %% ../nbs/20_bench.ipynb #f543fdff
+# %% ../nbs/20_bench.ipynb #e4c8a610
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
@@ -495,7 +495,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
     targets += [_target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')]
     return dict(task=task, Ts=list(Ts), params=params, rows=rows, threads=threads, lean=_LEAN if lean else {}, targets=targets)
 
-# %% ../nbs/20_bench.ipynb #af3fa139
+# %% ../nbs/20_bench.ipynb #049b3cf0
 _CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
 _SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
@@ -571,7 +571,7 @@ def _versions():
         except metadata.PackageNotFoundError: return None
     return {k: version(k) for k in ('higher', 'torchopt')}
 
-# %% ../nbs/20_bench.ipynb #58e9acd1
+# %% ../nbs/20_bench.ipynb #d8ab8303
 def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
 
 def _print_targets(targets):
@@ -631,8 +631,10 @@ def plot_hypergrad(out:dict):
     mem = out['memory']
     fig,axs = plt.subplots(1, 2, figsize=(9, 3.6), layout='constrained')
     colours = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#D55E00', '#0072B2', '#CC79A7', '#999999', '#B8A800')   # Okabe and Ito's, the yellow darkened, and a gray
-    for i,(k,row) in enumerate(mem['rows'].items()):
-        style = dict(color=colours[i % 9], marker='oDs^vPX<>'[i % 9], ms=5, lw=1.4)
+    names = [k for k in mem['rows'] if not k.endswith(', lean')]
+    for k,row in mem['rows'].items():
+        i = names.index(k.removesuffix(', lean')) % 9   # a lean row looks like its contender's, hollow
+        style = dict(color=colours[i], marker='oDs^vPX<>'[i], ms=5, lw=1.4, **({} if k in names else dict(ls='--', mfc='white')))
         done = [(int(T), c) for T,c in row.items() if 'bytes' in c and 'extrapolated' not in c]
         if not done: continue
         line = [(int(T), c['bytes']/1e6) for T,c in row.items() if 'bytes' in c]

@@ -211,7 +211,7 @@ def test_lean_rows_are_the_same_strategies_with_another_allocator():
     for k, row in out['rows'].items():
         assert list(row) == ['2', '4']
         for c in row.values(): assert c['bytes'] >= 0 and (k == 'stepwise' or c['error'] < 1e-4)
-    assert [t['what'].split(' at')[0] for t in out['targets']] == ['recompute', 'segments', 'recompute, lean', 'segments, lean', 'segments']
+    assert [t['what'].split(' at')[0] for t in out['targets']] == ['recompute', 'recompute, lean', 'segments', 'segments, lean', 'segments']
 
 
 def test_the_allocators_settings_reach_the_worker(tmp_path):
