@@ -5,6 +5,7 @@ from .networks import *
 from .synthetic import *
 from .unroll import *
 from .inits import *
+from .linear import *
 from .evaluate import *
 from .distill import *
 from .zoo import *
