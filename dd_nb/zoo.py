@@ -57,7 +57,7 @@ def recipe_start(
 # %% ../nbs/19_zoo.ipynb #5169f84e
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
-           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=2000, batch_size=64, lr=.05, lr_lrs=.01, average=.98, every=20)),
+           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=1800, batch_size=128, lr=.05, lr_lrs=.01, average=.98, every=20)),
     Recipe('mnist-fixed-10', 'ten MNIST images, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
            syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
            paper='12.90 -> 93.76 % (Wang et al. 2018)'),

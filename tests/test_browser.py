@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machi
 
 @pytest.fixture
 def page(tmp_path):
-    "A function that serves a cell's last value and returns the open page and what its console complained of."
+    "A function that serves a cell's last value and returns the open page and the errors of its scripts."
     from playwright.sync_api import sync_playwright
     import nbformat
     stack = []
