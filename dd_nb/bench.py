@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['BENCHES', 'CONTENDERS', 'machine', 'faster_threads', 'time_to_accuracy', 'print_time_to_accuracy', 'Problem',
-           'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad']
+           'stepwise', 'whole_graph', 'peak_memory', 'hypergrad', 'print_hypergrad', 'plot_hypergrad', 'ranks',
+           'print_ranks', 'pool', 'print_pool']
 
-# %% ../nbs/20_bench.ipynb #cda67d20
+# %% ../nbs/20_bench.ipynb #c14c5272
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
 from contextlib import ExitStack
 from importlib import import_module,metadata
 from types import SimpleNamespace
 
 import torch
-from torch.func import functional_call
+from torch.func import functional_call,grad,stack_module_state,vmap
 
-from .data import load_data
+from .data import data_from_tensors,load_data
 from .distill import StopDistill,distill,step_decay
+from .inits import RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn
 from .zoo import get_recipe,recipe_source,recipe_start
 
-# %% ../nbs/20_bench.ipynb #072e65f1
+# %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -102,7 +104,7 @@ def print_time_to_accuracy(out:dict):
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
-# %% ../nbs/20_bench.ipynb #93763ecf
+# %% ../nbs/20_bench.ipynb #01b19471
 class Problem:
     "One hypergradient to compute, drawn from a seed: a synthetic set, starting weights, a real batch."
     def __init__(self,
@@ -131,7 +133,7 @@ class Problem:
     def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
     def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
-# %% ../nbs/20_bench.ipynb #667d41b8
+# %% ../nbs/20_bench.ipynb #46ade754
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
@@ -173,7 +175,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
     loss = p.loss(w, *p.batch)
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
-# %% ../nbs/20_bench.ipynb #9808d633
+# %% ../nbs/20_bench.ipynb #7487c54b
 class _Ours:
     "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
@@ -232,7 +234,7 @@ def _contender(name):
 
 def _compiles(name): return getattr({**CONTENDERS, **_NETS}.get(name), 'kwargs', {}).get('compile', False)
 
-# %% ../nbs/20_bench.ipynb #a5e3d249
+# %% ../nbs/20_bench.ipynb #668ca874
 def _status(key):
     with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
@@ -257,7 +259,7 @@ def peak_memory(
     before = top()
     return f(),top() - before
 
-# %% ../nbs/20_bench.ipynb #80eed931
+# %% ../nbs/20_bench.ipynb #72ab35c0
 class _Failed(Exception): "A contender that gave no result; the text says why."
 
 def _serve():
@@ -363,7 +365,7 @@ class _Worker:
         except OSError: pass
         self.log.close()
 
-# %% ../nbs/20_bench.ipynb #3f332f7d
+# %% ../nbs/20_bench.ipynb #3956ab1f
 def _error(path, ref):
     "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
     if not os.path.exists(path) or not os.path.exists(ref): return None
@@ -444,7 +446,7 @@ def _peers(rows, within=.15):
                f'our baselines are within {within:.0%} of the libraries')
     return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
-# %% ../nbs/20_bench.ipynb #e4c8a610
+# %% ../nbs/20_bench.ipynb #a4402454
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
@@ -495,7 +497,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
     targets += [_target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')]
     return dict(task=task, Ts=list(Ts), params=params, rows=rows, threads=threads, lean=_LEAN if lean else {}, targets=targets)
 
-# %% ../nbs/20_bench.ipynb #049b3cf0
+# %% ../nbs/20_bench.ipynb #d68c17b4
 _CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
 _SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
@@ -571,7 +573,7 @@ def _versions():
         except metadata.PackageNotFoundError: return None
     return {k: version(k) for k in ('higher', 'torchopt')}
 
-# %% ../nbs/20_bench.ipynb #d8ab8303
+# %% ../nbs/20_bench.ipynb #b06c5fd0
 def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
 
 def _print_targets(targets):
@@ -648,3 +650,110 @@ def plot_hypergrad(out:dict):
     return fig
 
 BENCHES['hypergrad'] = hypergrad,print_hypergrad
+
+# %% ../nbs/20_bench.ipynb #b7abe124
+def _ranks_worker(path, seed, task, iters):
+    "One process of a run; the first writes the seconds of each outer step."
+    torch.set_num_threads(1)
+    with join_ranks():
+        g = torch.Generator().manual_seed(seed)
+        shape,n = tuple(task['shape']),512
+        x,y = torch.randn((n, *shape), generator=g),torch.arange(n) % 10
+        data = data_from_tensors(x, y, x[:10], y[:10], name='random')
+        syn = Synthetic.noise(shape, 10, ipc=task['ipc'], steps=task['steps'], epochs=task['epochs'], lr=.001, seed=seed)
+        source,times = RandomInit(lambda: make_net(task['net'], shape=shape, n_classes=10), seed),[]
+        class Clock:
+            def after_step(self, loop): times.append(time.perf_counter())
+        distill(syn, source, data, Unroll('recompute'), iters=iters, batch_size=task['batch'], n_nets=task['nets'], n_valid=0, keep='last', progress=False, cbs=[Clock()], seed=seed)
+        if Ranks().rank == 0:
+            with open(path, 'w') as f: json.dump([b - a for a,b in zip(times, times[1:])], f)
+
+def ranks(
+    seed:int=0,             # of weights, images and batches
+    root=None,              # not used: the data are random
+    progress:bool=True,     # show a progress bar
+    repeats:int=3,          # runs of each
+    iters:int=13,           # outer steps a run; the first does not count
+    task=None,              # dict with net, shape, ipc, steps, epochs, batch and nets; by default LeNet, T=30 x 10 images, real batch 256, four networks
+) -> dict:                  # JSON-able
+    "Outer steps a second of two processes against one, each on one thread, sharing the networks of an outer step under torchrun."
+    _check_count('repeats', repeats); _check_count('iters', iters, 2)
+    task = task or dict(net='LeNet', shape=[1, 28, 28], ipc=1, steps=10, epochs=3, batch=256, nets=4)
+    if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
+    else: from tqdm import tqdm
+    times = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as tmp,tqdm(total=2*repeats, desc='ranks', disable=not progress) as bar:
+        for i in range(repeats):
+            for k in (1, 2) if i % 2 == 0 else (2, 1):
+                path = os.path.join(tmp, 'times.json')
+                code = f'from dd_nb.bench import _ranks_worker; _ranks_worker({path!r}, {seed}, {task!r}, {iters})'
+                done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={k}', '--no-python', sys.executable, '-c', code],
+                                      capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+                if done.returncode: raise RuntimeError(f'{k} processes failed: {(done.stderr.strip().splitlines() or ["no output"])[-1]}')
+                with open(path) as f: times[k].append(json.load(f))
+                bar.update(1)
+    seconds = {k: statistics.median(t for run in v for t in run) for k,v in times.items()}
+    return dict(benchmark='ranks', seed=seed, repeats=repeats, task=task, machine={**machine(), **_load()}, times=times, seconds=seconds, ratio=seconds[1]/seconds[2],
+                targets=[dict(what='outer steps a second, two processes against one: at least 1.5 times', value=seconds[1]/seconds[2], met=seconds[1]/seconds[2] >= 1.5)])
+
+def print_ranks(out:dict):
+    "The result of `ranks` as a few lines of text."
+    t = out['task']
+    print(f"{t['nets']} x {t['net']}, T={t['steps']*t['epochs']}, {out['machine']['cores']} cores, torch {out['machine']['torch']}; medians over {out['repeats']} runs each, one thread a process")
+    for k,v in out['seconds'].items(): print(f"  {k} process{'es' if int(k) > 1 else ''}  {v*1e3:8.0f} ms an outer step")
+    print(f"  ratio        {out['ratio']:.2f} times as many outer steps a second; target 1.5, {'met' if out['targets'][0]['met'] else 'missed'}")
+
+BENCHES['ranks'] = ranks,print_ranks
+
+# %% ../nbs/20_bench.ipynb #3a55fa85
+def _train_stack(nets, x, y, steps, batch_size):
+    "Adam on all networks as one, each with batches of its own."
+    params = {k: v.detach() for k,v in stack_module_state(nets)[0].items()}
+    m,v = ({k: torch.zeros_like(p) for k,p in params.items()} for _ in range(2))
+    each = vmap(grad(lambda p, x, y: loss_fn(functional_call(nets[0], p, (x,)), y)))
+    for t in range(1, steps+1):
+        idx = torch.randint(len(y), (len(nets), batch_size))
+        for k,g in each(params, x[idx], y[idx]).items():
+            m[k].lerp_(g, .1); v[k].mul_(.999).addcmul_(g, g, value=.001)
+            params[k] = params[k] - 1e-3*(m[k]/(1-.9**t))/((v[k]/(1-.999**t)).sqrt() + 1e-8)
+    return params
+
+def pool(
+    seed:int=0,         # of weights, images and batches
+    root=None,          # not used: the data are random
+    progress:bool=True, # show a progress bar
+    repeats:int=3,      # of every way, in turn
+    nets:int=4,         # networks
+    steps:int=100,      # training steps each
+    net:str='LeNet',    # the network, for pictures of 1 x 28 x 28
+) -> dict:              # JSON-able
+    "Seconds for each network of a pool, trained one after the other, side by side, and as one stack."
+    for k,v in dict(repeats=repeats, nets=nets, steps=steps).items(): _check_count(k, v, 3 if k == 'nets' else 1)
+    g,threads,batch = torch.Generator().manual_seed(seed),torch.get_num_threads(),128
+    x = torch.randn((steps*batch, 1, 28, 28), generator=g)
+    data = data_from_tensors(x, torch.arange(len(x)) % 10, x[:10], torch.arange(10), name='random')
+    def make(): return make_net(net, shape=data.shape, n_classes=10)
+    def files(workers):
+        with tempfile.TemporaryDirectory() as tmp: pretrain(make, data, tmp, n=nets, epochs=1, batch_size=batch, seed=seed, workers=workers, progress=False)
+    ways = {'one after the other, one thread': (1, lambda: files(1)), 'one after the other, all threads': (threads, lambda: files(1)), 'a core each': (threads, lambda: files(threads)),
+            'one stack': (threads, lambda: _train_stack([make() for _ in range(nets)], data.x_train, data.y_train, steps, batch))}
+    times = {k: [] for k in ways}
+    if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
+    else: from tqdm import tqdm
+    try:
+        for _ in tqdm(range(repeats), desc='pool', disable=not progress):
+            for k,(n,f) in ways.items():
+                torch.set_num_threads(n)
+                t = time.perf_counter(); f(); times[k].append((time.perf_counter() - t)/nets)
+    finally: torch.set_num_threads(threads)
+    seconds = {k: statistics.median(v) for k,v in times.items()}
+    return dict(benchmark='pool', seed=seed, repeats=repeats, net=net, nets=nets, steps=steps, batch=batch, machine={**machine(), **_load()}, times=times, seconds=seconds,
+                targets=[dict(what='a core each is the fastest way', value=min(v for k,v in seconds.items() if k != 'a core each')/seconds['a core each'], met=seconds['a core each'] == min(seconds.values()))])
+
+def print_pool(out:dict):
+    "The result of `pool` as a few lines of text."
+    print(f"{out['nets']} x {out['net']}, {out['steps']} steps of {out['batch']} images; {out['machine']['cores']} cores, torch {out['machine']['torch']}; seconds a network, medians of {out['repeats']}")
+    best = min(out['seconds'].values())
+    for k,v in out['seconds'].items(): print(f"  {k:34} {v:7.2f}  {v/best:5.2f} times the fastest")
+
+BENCHES['pool'] = pool,print_pool

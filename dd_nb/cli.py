@@ -5,27 +5,28 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #7d8299fa
-import io,sys
+# %% ../nbs/22_cli.ipynb #c65afa10
+import io,math,sys
 import json as js
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from fastcore.script import call_parse,store_true
 
-from .bench import BENCHES
+from .bench import BENCHES,machine
 from .data import load_data
 from .distill import distill
 from .evaluate import evaluate,stored_source
-from .inits import FixedInit,RandomInit
+from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import Synthetic,write_atomic
 from .unroll import Unroll
 from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
-# %% ../nbs/22_cli.ipynb #bf5c858e
+# %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
 def clear_errors():
     "Turn an error that the user can mend into one line and exit code 2."
@@ -33,7 +34,7 @@ def clear_errors():
     except (ValueError, TypeError, OSError) as e:
         print(f'error: {str(e).splitlines()[0] if str(e) else type(e).__name__}', file=sys.stderr)
         raise SystemExit(2) from e
-    except FloatingPointError as e:
+    except (FloatingPointError, RankError) as e:
         print(f'error: {e}', file=sys.stderr)
         raise SystemExit(1) from e
     except KeyboardInterrupt as e:
@@ -63,28 +64,38 @@ def _png(syn, path, rows=10):
     syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
     write_atomic(path, buf.getvalue())
 
-# %% ../nbs/22_cli.ipynb #806b244e
+# %% ../nbs/22_cli.ipynb #49f553f8
 try: from fastcore.script import Param   # fastcore 1
 except ImportError: Param = None         # fastcore 2
 
-# %% ../nbs/22_cli.ipynb #c9519dea
+# %% ../nbs/22_cli.ipynb #950e351a
 def _subject(help):
     "Annotation of an optional argument without dashes."
     extra = dict(opt=False, nargs='?')
     return Param(help, str, **extra) if Param else Annotated[str, extra]
 
-# %% ../nbs/22_cli.ipynb #d5a7b54f
+# %% ../nbs/22_cli.ipynb #7c056896
+def _device(name):
+    "A device that is there, by name."
+    try: device = torch.device(name)
+    except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
+    if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
+    return device
+
 @call_parse
 def dd_distill(
     data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic; by default LeNet, or ConvNet for colour or small images
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
-    init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result
+    init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result; 'pretrained': for networks trained on the data beforehand
+    pool:str='',              # folder of the pre-trained networks; what is missing there is trained first; by default `pool` beside the result
+    poolsize:int=200,         # pre-trained networks, the last tenth of them held out
+    poolepochs:int=2,         # passes over the data in pre-training
     ipc:int=1,                # images per class and step
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
-    start:str='real',         # where the images start: noise, real or means
+    start:str='real',         # where the images start: noise, real, means or kmeans
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
     iters:int=1000,           # outer steps
@@ -100,28 +111,28 @@ def dd_distill(
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
     device:str='cpu',         # cpu, cuda, cuda:1, ...
     seed:int=0,               # of everything random
+    checkpoint:str='',        # file that keeps the state of the run; where it exists, the run goes on from there
     quiet:store_true=False,   # no progress bar
 ):
-    "Distil a data set into a few synthetic examples and save them."
-    with clear_errors():
-        if init not in ('random', 'fixed'): raise ValueError(f"init must be 'random' or 'fixed', got {init!r}")
-        if start not in ('noise', 'real', 'means'): raise ValueError(f"start must be 'noise', 'real' or 'means', got {start!r}")
+    "Distil a data set into a few synthetic examples and save them. Under torchrun the networks of an outer step are shared among its processes."
+    with clear_errors(),join_ranks(_device(device)) as device:
+        if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
+        if start not in ('noise', 'real', 'means', 'kmeans'): raise ValueError(f"start must be 'noise', 'real', 'means' or 'kmeans', got {start!r}")
         objective = Unroll(strategy, window=window or None, compile=compile)
-        path = check_writable(out)
+        path,first = check_writable(out),Ranks().rank == 0
         try: kw = js.loads(netargs)
         except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {netargs!r}') from e
         if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {netargs!r}')
-        try: device = torch.device(device)
-        except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {device!r}') from e
-        if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
         d = load_data(data, root=root or None, size=size or None, zca=zca, device=device)
         if not net: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
-        source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
-        if init == 'random': make(0)   # a network that does not fit is found here, before any work
+        make(0)   # a network that does not fit is found here, before any work
+        if init == 'pretrained': source = pretrain(make, d, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
+        else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet)
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=checkpoint or None)
+        if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
@@ -130,7 +141,7 @@ def dd_distill(
         print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else ''))
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
-# %% ../nbs/22_cli.ipynb #0e5be6de
+# %% ../nbs/22_cli.ipynb #03f9a61b
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -176,7 +187,7 @@ def dd_show(
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #8613873b
+# %% ../nbs/22_cli.ipynb #12439acb
 @call_parse
 def dd_reproduce(
     name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
@@ -187,10 +198,12 @@ def dd_reproduce(
     device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
+    checkpoint:str='',        # file that keeps the state of the run; where it exists, the run goes on from there
+    json:str='',              # also write the curve, the score and the baselines to this JSON file
     quiet:store_true=False,   # no progress bar
 ):
-    "Run the recipe behind a result of the zoo again and compare."
-    with clear_errors():
+    "Run the recipe behind a result of the zoo again and compare. Under torchrun the networks of an outer step are shared among its processes."
+    with clear_errors(),join_ranks(_device(device)) as device:
         if not name:
             for r in RECIPES.values(): print(f'{r.name:16} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             return
@@ -198,16 +211,23 @@ def dd_reproduce(
         recipe = get_recipe(name)   # an unknown name is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
-        syn,history,score = reproduce(name, seed, root or None, device, not quiet, **(dict(iters=iters) if iters else {}))
+        if json: check_writable(json)
+        syn,history,score = reproduce(name, seed, root or None, device, not quiet, checkpoint=checkpoint or None, **(dict(iters=iters) if iters else {}))
+        if score is None: return   # one process judges and writes
         syn.save(path); _png(syn, png)
-        if compare or name == 'demo':
-            for k,s in baselines(name, seed, root or None, device).items(): print(f'  {k:20} {s.mean:6.1%}')
-        print(f'  {"distilled":20} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
+        base = baselines(name, seed, root or None, device) if compare or name == 'demo' else {}
+        for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
+        print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
               + f'   test accuracy of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
               + (f'; published {recipe.paper}' if recipe.paper else ''))
+        if json:
+            curve = {k: [None if math.isnan(v) else v for v in getattr(history, k)] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
+            out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(), threads=torch.get_num_threads(), best_it=history.best_it, curve=curve,
+                       scores={k: dict(mean=s.mean, std=s.std, all=s.all) for k,s in {'distilled': score, **base}.items()})
+            write_atomic(json, js.dumps(out, indent=1).encode())
         print(f'saved {path} and {png}')
 
-# %% ../nbs/22_cli.ipynb #7e997d08
+# %% ../nbs/22_cli.ipynb #b84eb439
 @call_parse
 def dd_bench(
     name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed

@@ -6,19 +6,20 @@
 __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'GradClip', 'StopDistill', 'Recorder', 'Progress',
            'TimeLimit', 'Watch', 'Loop', 'distill']
 
-# %% ../nbs/03_single_step.ipynb #1e89f963
+# %% ../nbs/03_single_step.ipynb #4b803c6e
 import io,math,sys,time
-from dataclasses import dataclass,field,replace
+from dataclasses import asdict,dataclass,field,replace
+from pathlib import Path
 
 import torch
 
-
 from .data import Data,split_validation
 from .evaluate import accuracy,check_fits
-from .synthetic import Synthetic,_check_count
+from .inits import Ranks,judges
+from .synthetic import Synthetic,_check_count,write_atomic
 from .unroll import Unroll,hypergradients,trained
 
-# %% ../nbs/03_single_step.ipynb #ca7fe242
+# %% ../nbs/03_single_step.ipynb #9869b54a
 @dataclass
 class History:
     "What a run recorded; one entry for each validation, unless said otherwise."
@@ -55,7 +56,7 @@ class History:
         acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
-# %% ../nbs/03_single_step.ipynb #2d26325b
+# %% ../nbs/03_single_step.ipynb #be5e6d26
 def cosine_decay(
     it:int,      # outer step, from 0
     iters:int,   # outer steps in all
@@ -74,14 +75,15 @@ def step_decay(
 
 SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
-# %% ../nbs/03_single_step.ipynb #03a18b75
+# %% ../nbs/03_single_step.ipynb #72a0b619
 class GradClip:
     "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
     def __init__(self,
         factor:float|None=2.,  # norms above `factor` times the running mean are cut to that; None: no clipping
         decay:float=.99,       # of the running mean
         patience:int=10,       # non-finite gradients in a row that end the run
-    ): self.factor,self.decay,self.patience,self.mean,self.bad = factor,decay,patience,None,0
+        max_norm:float|None=None, # norms above this are cut to it in any case
+    ): self.factor,self.decay,self.patience,self.max_norm,self.mean,self.bad = factor,decay,patience,max_norm,None,0
 
     def __call__(self,
         params:list,   # tensors with `.grad`
@@ -98,14 +100,15 @@ class GradClip:
                                          'lower lr, lr_lrs or the starting step sizes, or train fewer inner steps')
             return False
         self.bad = 0
-        if self.mean is None: self.mean = norm
-        if self.factor is not None and norm > (cap := self.factor*self.mean):
+        if self.mean is None: self.mean = norm if self.max_norm is None else min(norm, self.max_norm)
+        cap = min(math.inf if self.factor is None else self.factor*self.mean, math.inf if self.max_norm is None else self.max_norm)
+        if norm > cap:
             for p in params: p.grad.mul_(cap/norm)
             norm = cap
         self.mean = self.decay*self.mean + (1-self.decay)*norm
         return True
 
-# %% ../nbs/03_single_step.ipynb #6ef429d5
+# %% ../nbs/03_single_step.ipynb #5ba3de9c
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
 
 class Recorder:
@@ -126,7 +129,7 @@ class Progress:
         if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
         else: from tqdm import tqdm
         live = 'ipykernel' in sys.modules or sys.stderr.isatty()   # a log file gets a line now and then
-        self.bar = tqdm(total=loop.iters, unit='step', mininterval=.5 if live else 30, dynamic_ncols=live, desc='distill')
+        self.bar = tqdm(total=loop.iters, initial=loop.it, unit='step', mininterval=.5 if live else 30, dynamic_ncols=live, desc='distill')
     def after_step(self, loop): self.bar.update(1)
     def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}'
                                 + (f', {loop.history.skipped} skipped' if loop.history.skipped else ''), refresh=False)
@@ -138,7 +141,7 @@ class TimeLimit:
     def after_step(self, loop):
         if time.perf_counter() - loop.started >= self.limit: raise StopDistill
 
-# %% ../nbs/03_single_step.ipynb #04a0152e
+# %% ../nbs/03_single_step.ipynb #8a404229
 class Watch:
     "Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at every `every`-th validation."
     def __init__(self, every:int=5, images:int=10): self.every,self.images,self.n,self.handle = every,images,0,None
@@ -165,7 +168,7 @@ class Watch:
         if self.handle is None: self.handle = display(fig, display_id=True)
         else: self.handle.update(fig)
 
-# %% ../nbs/03_single_step.ipynb #29603d59
+# %% ../nbs/03_single_step.ipynb #affc824d
 class Loop:
     "The variables of a running distillation, handed to every callback."
     def __init__(self, **kw): self.__dict__.update(kw)
@@ -173,6 +176,37 @@ class Loop:
         for cb in self.cbs:
             if (f := getattr(cb, name, None)): f(self)
 
+    def save(self, path):
+        "Write what the next outer step depends on."
+        blob = io.BytesIO()
+        torch.save(dict(format=1, run=self.run, params={k: p.detach() for k,p in self.params.items()}, opt=self.opt.state_dict(), best=self.best, mean=self.mean, it=self.it, seconds=self.seconds,
+                        clip=(self.clip.mean, self.clip.bad), history=asdict(self.history), gen=self.gen.get_state(), noise=self.noise.get_state(), source=self.source.state_dict()), blob)
+        write_atomic(path, blob.getvalue())
+
+    def resume(self, saved, path):
+        "Take up a run where `save` left it. Raises ValueError if it was another run."
+        for k,v in self.run.items():
+            if saved['run'].get(k) != v: raise ValueError(f"checkpoint {str(path)!r} belongs to another run: its {k} was {saved['run'].get(k)!r}, not {v!r}; remove it to begin anew")
+        with torch.no_grad():
+            for k,p in self.params.items(): p.copy_(saved['params'][k])
+        self.opt.load_state_dict(saved['opt'])
+        def there(d): return {k: v.to(self.syn.images.device) for k,v in d.items()}
+        self.best,self.mean = saved['best'] and (*saved['best'][:2], there(saved['best'][2])),saved['mean'] and there(saved['mean'])
+        self.it,self.seconds,(self.clip.mean,self.clip.bad),self.history = saved['it'],saved['seconds'],saved['clip'],History(**saved['history'])
+        self.gen.set_state(saved['gen']); self.noise.set_state(saved['noise'])
+        self.source.load_state_dict(saved['source'])
+        self.started = time.perf_counter() - self.seconds
+
+def _load_run(path):
+    "A checkpoint, or None if there is none yet."
+    if not Path(path).exists(): return None
+    try:
+        saved = torch.load(path, map_location='cpu', weights_only=True)
+        if saved['format'] != 1: raise ValueError(f"format {saved['format']}, this dd_nb reads 1")
+        return saved
+    except Exception as e: raise ValueError(f'checkpoint {str(path)!r} cannot be read ({type(e).__name__}: {(str(e).splitlines() or [""])[0]}); remove it to begin anew') from e
+
+# %% ../nbs/03_single_step.ipynb #d8c0b613
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
@@ -184,7 +218,7 @@ def distill(
     lr_lrs:float=.01,        # outer learning rate of the raw step sizes
     betas:tuple=(.5, .99),   # of the outer Adam; short memories suit a rough loss
     schedule='cosine',       # 'cosine', 'constant', or a function (it, iters) -> factor on both rates
-    clip:float|None=2.,      # clip the hypergradient's norm to this multiple of its running mean; None: not at all
+    clip=2.,                 # clip the hypergradient's norm to this multiple of its running mean; None: not at all; or a `GradClip`
     n_nets:int=1,            # networks an outer step, averaged
     n_valid=None,            # examples held out of the training split: a count or a fraction; 0: none; None: 5,000 or a fifth, whichever is less
     every:int|None=None,     # outer steps between two validations; by default a fiftieth of `iters`
@@ -194,10 +228,12 @@ def distill(
     seed:int=0,              # of real batches, the validation split and the source
     device=None,             # where to compute; by default where `data` is
     dtype=None,              # floating-point dtype; by default the data's
-    cbs=(),                  # further callbacks
+    cbs=(),                  # further callbacks; under torchrun they run in every process
     progress:bool=True,      # show a progress bar
+    checkpoint:str|Path|None=None, # file that keeps the state of the run at every validation; where it exists, the run goes on from there, on any number of processes
 ) -> History:
-    "Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if that ends in NaN."
+    """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if that ends in NaN,
+    `RankError` in the others if one of several processes fails, ValueError for a checkpoint of another run."""
     for k,v in dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval).items(): _check_count(k, v)
     if average is not None and not 0 < average < 1: raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
     if keep not in ('best', 'last'): raise ValueError(f"keep must be 'best' or 'last', got {keep!r}")
@@ -206,6 +242,8 @@ def distill(
     for k,v in dict(lr=lr, lr_lrs=lr_lrs).items():
         if not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
     check_fits(syn, data)
+    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
+               keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner))
     schedule,objective,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,objective or Unroll(),every or max(1, iters//50)
     data = data.to(device, dtype)
     real = data if n_valid == 0 else split_validation(data, n_valid, seed)
@@ -213,57 +251,58 @@ def distill(
     source = source.to(data.device, data.dtype)   # a copy: a run draws the same networks whatever was drawn from the source before
     if getattr(source, 'seed', 0) is None: source.seed = seed
     syn.norm = data.norm
-    params = syn.named_parameters()
+    params,ranks = syn.named_parameters(),Ranks()
     opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' else lr) for k,p in params.items()], betas=betas)
     rates = [g['lr'] for g in opt.param_groups]
     gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
-    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=GradClip(clip), history=History(),
-                n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress else []), *cbs])
-    best,mean = None,{k: p.detach().clone() for k,p in params.items()} if average else None
+    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip if isinstance(clip, GradClip) else GradClip(clip), history=History(),
+                n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs],
+                params=params, gen=gen, noise=noise, run=run, ranks=ranks, best=None, mean={k: p.detach().clone() for k,p in params.items()} if average else None)
 
     def try_out(tensors):
         "Validation accuracy of S with these learned tensors; keeps them if none were better."
-        nonlocal best
         frozen = syn.copy()
         for k,p in tensors.items(): setattr(frozen, k, p.detach())
-        states = [replace(s, seed=seed) for s in source.held_out(seed).draw(1 if source.fixed else n_eval)]
-        acc = sum(accuracy(trained(frozen, s), real) for s in states)/len(states)
-        if best is None or acc >= best[0]: best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
+        states = [replace(s, seed=seed) for s in judges(source, n_eval, seed, choose=True)]
+        acc = sum(ranks.each(lambda s: accuracy(trained(frozen, s), real), states))/len(states)
+        if loop.best is None or acc >= loop.best[0]: loop.best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
         return acc
 
     def validate():
         now = time.perf_counter()
         if n_valid != 0:
             loop.accuracy = try_out(params)
-            if average and loop.it: loop.mean_accuracy = try_out(mean)
-        loop.started += time.perf_counter() - now   # validation is not distilling
+            if average and loop.it: loop.mean_accuracy = try_out(loop.mean)
         loop.call('after_eval')
+        if checkpoint and ranks.rank == 0: loop.save(checkpoint)
+        loop.started += time.perf_counter() - now   # validation is not distilling
 
+    if saved := ranks.from_first(lambda: _load_run(checkpoint) if checkpoint else None): loop.resume(saved, checkpoint)
     try:
         loop.call('before_run')
-        validate()
-        for it in range(iters):
+        if not loop.it: validate()
+        for it in range(loop.it, iters):
             for g,r in zip(opt.param_groups, rates): g['lr'] = r*schedule(it, iters)
             opt.zero_grad()
             states = [replace(s, seed=int(torch.randint(2**62, (), generator=noise))) for s in source.draw(n_nets)]   # fetch
             batches = [real.batch(batch_size, gen) for _ in states]
-            losses,grads = hypergradients(objective, syn, states, batches)   # train on S, compute the objective
+            loop.loss,grads = ranks.mean(lambda mine: hypergradients(objective, syn, [states[i] for i in mine], [batches[i] for i in mine]), n_nets, list(params.values()), it)   # train on S, compute the objective
             for p,g in zip(params.values(), grads): p.grad = g
-            loop.loss = sum(losses)/len(losses)
             if loop.clip(list(params.values()), it, lambda: objective.explain(syn, states[0], batches[0]) if hasattr(objective, 'explain') else ''):
                 opt.step()                                                   # update S
             else: loop.history.skipped += 1
             if average:
-                for k,p in params.items(): mean[k].lerp_(p.detach(), 1 - average)
+                for k,p in params.items(): loop.mean[k].lerp_(p.detach(), 1 - average)
+            if hasattr(source, 'age'): source.age(syn)                       # networks that grow older by training on S
             loop.it,loop.seconds = it + 1,time.perf_counter() - loop.started
-            loop.call('after_step')
+            ranks.agree(lambda: loop.call('after_step'), StopDistill)
             if loop.it % every == 0 or loop.it == iters: validate()
     except StopDistill: validate()
     finally:
-        if keep == 'best' and best is not None:
+        if keep == 'best' and loop.best is not None:
             with torch.no_grad():
-                for k,p in params.items(): p.copy_(best[2][k])
-            loop.history.best_accuracy,loop.history.best_it = best[:2]
+                for k,p in params.items(): p.copy_(loop.best[2][k])
+            loop.history.best_accuracy,loop.history.best_it = loop.best[:2]
         opt.zero_grad()
         syn.init = source.stored() if source.fixed else None
         syn.meta |= dict(data=data.describe(), source=source.describe(), outer_steps=loop.it, seconds=round(loop.seconds, 1), seed=seed,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'accuracy', 'check_fits', 'evaluate', 'stored_source', 'tune_lr']
 
-# %% ../nbs/17_evaluate.ipynb #47e817e4
+# %% ../nbs/17_evaluate.ipynb #8bf2ac15
 import math
 from dataclasses import dataclass,replace
 
@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from .data import Data,load_data,split_validation
-from .inits import RandomInit,stored_init
+from .inits import RandomInit,judges,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,trained
 
-# %% ../nbs/17_evaluate.ipynb #566b2ddf
+# %% ../nbs/17_evaluate.ipynb #2ccf452b
 @dataclass(frozen=True)
 class Score:
     "Test accuracies of the networks trained on one set, in [0, 1]."
@@ -46,7 +46,7 @@ def accuracy(
     right = sum((state(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size))
     return right/len(data.y_test)
 
-# %% ../nbs/17_evaluate.ipynb #050390e3
+# %% ../nbs/17_evaluate.ipynb #4f9d6d21
 def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
@@ -64,8 +64,8 @@ def evaluate(
     syn:Synthetic,            # the set to judge
     source=None,              # networks to train: a source, or None for the initialisation stored with the set
     data:Data|None=None,      # its test split is the judge; None loads the data set the set was made for
-    n_nets:int=20,            # fresh networks; a fixed initialisation is trained once whatever this says
-    seed:int=0,               # which held-out networks
+    n_nets:int=20,            # held-out networks, or as many as there are; a fixed initialisation is trained once whatever this says
+    seed:int=0,               # which held-out networks; negative ones are for choosing
     batch_size:int=1024,      # test images at a time
 ) -> Score:                   # `.mean`, `.std`, `.all`, in [0, 1]
     "Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set."
@@ -78,7 +78,7 @@ def evaluate(
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    states = [replace(s, seed=seed) for s in source.held_out(seed).to(data.device, data.dtype).draw(1 if source.fixed else n_nets)]   # of dropout
+    states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]   # of dropout
     return Score(tuple(accuracy(trained(syn, s), data, batch_size) for s in states))
 
 def stored_source(
@@ -92,7 +92,7 @@ def stored_source(
     spec = {k: v for k,v in spec.items() if k != 'seed'}
     return RandomInit(lambda: make_net(**spec))
 
-# %% ../nbs/17_evaluate.ipynb #571e460d
+# %% ../nbs/17_evaluate.ipynb #9f673975
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train
@@ -104,4 +104,4 @@ def tune_lr(
     "Give a set (random real examples, class means, ...) the step size that does best on a validation split of the training data."
     valid = split_validation(data, seed=seed)
     def with_lr(lr): return Synthetic(syn.images, syn.labels, syn.n_classes, syn.epochs, lr, syn.inner, syn.learn, syn.norm, syn.init, syn.meta, syn.order)
-    return max((with_lr(lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=seed).mean)
+    return max((with_lr(lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed).mean)

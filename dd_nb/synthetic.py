@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INNER', 'FORMAT', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'write_atomic', 'read_tensors']
 
-# %% ../nbs/02_synthetic.ipynb #54941ee8
+# %% ../nbs/02_synthetic.ipynb #dc7809b6
 import copy,hashlib,io,json,os,tempfile
 from dataclasses import asdict,dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from . import __version__
 from .data import Data,Normalise
 
-# %% ../nbs/02_synthetic.ipynb #d361ce10
+# %% ../nbs/02_synthetic.ipynb #48b85222
 def inv_softplus(
     lr:Tensor|float,  # positive step size(s), any shape
 ) -> Tensor:          # `r` with `softplus(r) == lr`, same shape
@@ -30,7 +30,7 @@ def inv_softplus(
         raise ValueError(f'lr must be positive and finite, got {lr.min().item():g} as the smallest of {lr.numel()}')
     return lr + torch.log(-torch.expm1(-lr))
 
-# %% ../nbs/02_synthetic.ipynb #7efe3947
+# %% ../nbs/02_synthetic.ipynb #700659c6
 INNER = ('sgd', 'momentum', 'adam')
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def as_inner(
         return Inner(**inner)
     raise TypeError(f'inner must be a name, a dict or an Inner, got {type(inner).__name__}')
 
-# %% ../nbs/02_synthetic.ipynb #0ec55c41
+# %% ../nbs/02_synthetic.ipynb #6ca1810e
 def _check_count(name, v, least=1):
     if isinstance(v, bool) or not isinstance(v, int): raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
@@ -164,7 +164,7 @@ class Synthetic:
         return (f"Synthetic({len(self)} examples {'x'.join(map(str, self.shape))}, {self.n_classes} classes, {kind} labels, "
                 f"{plan}, {self.inner.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}" + (f', for {name}' if name else '') + ')')
 
-# %% ../nbs/02_synthetic.ipynb #a9903c9d
+# %% ../nbs/02_synthetic.ipynb #ec09426c
 def _labels(n_classes, ipc, steps):
     _check_count('n_classes', n_classes, 2); _check_count('ipc', ipc); _check_count('steps', steps)
     return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
@@ -187,7 +187,7 @@ def noise(cls:Synthetic,
     images = torch.randn((steps, labels.shape[1], *shape), generator=g)
     return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #74212852
+# %% ../nbs/02_synthetic.ipynb #e8fab265
 def _deal(data, labels, seed):
     "For each class, indices of its training examples in a seeded random order."
     g = torch.Generator().manual_seed(seed)
@@ -242,7 +242,29 @@ def means(cls:Synthetic,
     rows = [torch.stack([mean(g) for g in i.tensor_split(need)]) for i in idx]
     return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
 
-# %% ../nbs/02_synthetic.ipynb #ac89306d
+@patch(cls_method=True)
+def kmeans(cls:Synthetic,
+    data:Data,          # the real set T; only its training split is used
+    ipc:int=1,          # examples per class and step
+    steps:int=1,        # distinct steps
+    epochs:int=3,       # passes over the steps
+    lr:float=.02,       # every step size at the start
+    inner='sgd',        # inner optimiser
+    seed:int=0,         # of the centres to begin with (k-means++)
+    **kwargs,           # passed to `Synthetic`
+) -> Synthetic:
+    "The k-means centres of each class, in the space of normalised examples, by scikit-learn; for one a class they are the class means."
+    from sklearn.cluster import KMeans
+    labels = _labels(data.n_classes, ipc, steps)
+    idx,need = _deal(data, labels, seed)
+    raw = data.raw_train
+    def centres(i):
+        x = data.norm(raw[i.to(raw.device)]).flatten(1).cpu().numpy()
+        c = KMeans(need, n_init=1, random_state=seed).fit(x).cluster_centers_
+        return torch.as_tensor(c, dtype=data.dtype, device=raw.device).reshape(need, *data.shape)
+    return _from_rows(cls, data, [centres(i) for i in idx], labels, epochs, lr, inner, **kwargs)
+
+# %% ../nbs/02_synthetic.ipynb #66ef8fc5
 @patch
 def display_images(self:Synthetic) -> Tensor:  # (steps, n, ...) float on the CPU; images in [0, 1]
     "The examples on the scale that people look at: normalisation undone and, for images of 1, 3 or 4 channels, clamped to [0, 1]."
@@ -314,7 +336,7 @@ def _repr_png_(self:Synthetic):
     self.show(max_rows=4).savefig(buf, format='png', dpi=80)
     return buf.getvalue()
 
-# %% ../nbs/02_synthetic.ipynb #45626e5e
+# %% ../nbs/02_synthetic.ipynb #e92fba82
 @patch
 def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, normalised, step after step
     "All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are not in it."
@@ -343,7 +365,7 @@ def to_image_folder(self:Synthetic,
     except OSError as e: raise ValueError(f'path {str(path)!r} cannot be written: {e.strerror or e}') from e
     return path
 
-# %% ../nbs/02_synthetic.ipynb #f6d4b291
+# %% ../nbs/02_synthetic.ipynb #d865cddb
 @patch
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
@@ -383,7 +405,7 @@ def to(self:Synthetic,
     for t in self.parameters(): t.requires_grad_()
     return self
 
-# %% ../nbs/02_synthetic.ipynb #3859b151
+# %% ../nbs/02_synthetic.ipynb #b6b06c01
 @patch
 def minibatches(self:Synthetic,
     batch_size:int,                 # examples a step; must divide the number of examples
@@ -401,7 +423,7 @@ def minibatches(self:Synthetic,
     return Synthetic(new.images, new.labels, new.n_classes, epochs, float(self.lrs.detach().mean()) if lr is None else lr, new.inner,
                      new.learn, new.norm, new.init, new.meta, order)
 
-# %% ../nbs/02_synthetic.ipynb #5cac2a66
+# %% ../nbs/02_synthetic.ipynb #681c873a
 FORMAT = 1   # of the file; raised when an older dd_nb could not read it
 
 def _digest(tensors):
@@ -450,7 +472,7 @@ def save(self:Synthetic,
     write_atomic(path, st_save(tensors, {'dd_nb': json.dumps(head)}))
     return Path(path)
 
-# %% ../nbs/02_synthetic.ipynb #ff383c65
+# %% ../nbs/02_synthetic.ipynb #2aaf0bf0
 def read_tensors(
     path:str|Path,        # safetensors file that dd_nb wrote
 ) -> tuple[dict,dict]:    # tensors by name, and the JSON head

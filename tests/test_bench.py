@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from dd_nb import bench
-from dd_nb.bench import (CONTENDERS, faster_threads, hypergrad, peak_memory, plot_hypergrad, print_hypergrad,
-                         print_time_to_accuracy, time_to_accuracy)
+from dd_nb.bench import (CONTENDERS, _train_stack, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool, print_hypergrad,
+                         print_pool, print_ranks, print_time_to_accuracy, ranks, time_to_accuracy)
+from dd_nb.networks import make_net
 
 
 def test_time_to_accuracy_compares_from_the_same_weights(capsys):
@@ -218,3 +219,34 @@ def test_the_allocators_settings_reach_the_worker(tmp_path):
     w = bench._Worker(tmp_path, **bench._LEAN)
     try: assert {k: v for k, v in (e.split('=', 1) for e in open(f'/proc/{w.proc.pid}/environ').read().split('\0') if '=' in e) if k in bench._LEAN} == bench._LEAN
     finally: w.close()
+
+
+def test_one_process_and_two(capsys):
+    out = ranks(repeats=1, iters=3, progress=False, task=dict(net='MLP', shape=[1, 8, 8], ipc=1, steps=1, epochs=2, batch=16, nets=2))
+    assert [len(out['times'][k][0]) for k in (1, 2)] == [2, 2] and out['ratio'] == pytest.approx(out['seconds'][1]/out['seconds'][2])
+    print_ranks(json.loads(json.dumps(out)))
+    assert f"{out['ratio']:.2f} times as many" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match='processes failed'): ranks(repeats=1, iters=3, progress=False, task={**out['task'], 'net': 'Nothing'})
+
+
+def test_ways_to_train_a_pool(capsys):
+    threads = torch.get_num_threads()
+    out = pool(repeats=1, nets=3, steps=2, progress=False)
+    assert torch.get_num_threads() == threads and set(out['seconds']) == set(out['times']) and len(out['seconds']) == 4
+    print_pool(json.loads(json.dumps(out)))
+    assert '1.00 times the fastest' in capsys.readouterr().out
+
+
+def test_a_stack_learns_what_each_would_alone():
+    "Two networks in a stack, always on the whole of their data, take the same steps as torch's Adam takes with each."
+    torch.manual_seed(0)
+    x, y = torch.randn(1, 1, 8, 8), torch.tensor([3])   # one example: every batch is the same
+    nets = [make_net('MLP', shape=(1, 8, 8), n_classes=10, seed=i) for i in range(2)]
+    params = _train_stack(nets, x, y, steps=3, batch_size=4)
+    for i, net in enumerate(nets):
+        opt = torch.optim.Adam(net.parameters(), lr=1e-3)
+        for _ in range(3):
+            opt.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+        for k, p in net.named_parameters(): assert torch.allclose(params[k][i], p, atol=1e-5)

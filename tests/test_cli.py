@@ -84,7 +84,7 @@ BAD = [
     (('dd_distill', 'digits', '--ipc', 0), 'ipc must be at least 1, got 0'),
     (('dd_distill', 'digits', '--ipc', 10**6), 'ipc'),
     (('dd_distill', 'digits', '--size', 8, '--net', 'LeNet'), '28'),
-    (('dd_distill', 'digits', '--init', 'warm'), "init must be 'random' or 'fixed'"),
+    (('dd_distill', 'digits', '--init', 'warm'), "init must be 'random', 'fixed' or 'pretrained'"),
     (('dd_distill', 'digits', '--start', 'kaiser'), "start must be"),
     (('dd_distill', 'digits', '--inner', 'lion'), 'inner must be one of'),
     (('dd_distill', 'digits', '--eta', 0), 'lr must be positive'),
@@ -117,3 +117,50 @@ def test_damaged_files_are_refused(ten, tmp_path):
         for cmd in ('dd_evaluate', 'dd_show'):
             r = sh(cmd, tmp_path/name, cwd=tmp_path)
             assert r.returncode == 2 and 'not a readable dd_nb file' in r.stderr and len(r.stderr.strip().splitlines()) == 1
+
+
+TINY = ('digits', '--size', 8, '--net', 'MLP', '--batch', 32, '--quiet')
+
+
+def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path):
+    args = (*TINY, '--iters', 6, '--checkpoint', tmp_path/'run.pt', '--out', tmp_path/'a.safetensors')
+    assert sh('dd_distill', *args).returncode == 0
+    first = Synthetic.load(tmp_path/'a.safetensors')
+    assert sh('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
+    assert torch.equal(Synthetic.load(tmp_path/'a.safetensors').images, first.images)
+    r = sh('dd_distill', *args, '--lr', .2)
+    assert r.returncode == 2 and 'belongs to another run: its lr was 0.05, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
+
+
+def test_reproduce_writes_the_curve_and_the_scores(tmp_path):
+    r = sh('dd_reproduce', 'demo', '--iters', 40, '--quiet', '--out', tmp_path, '--json', tmp_path/'d.json')
+    assert r.returncode == 0, r.stderr
+    out = json.loads((tmp_path/'d.json').read_text())
+    assert out['changes'] == {'iters': 40} and out['curve']['it'] == [0, 20, 40] and out['curve']['mean_accuracy'][0] is None
+    assert all(0 < out['scores'][k]['mean'] < 1 for k in ('distilled', 'random real images', 'class means'))
+    assert sh('dd_reproduce', 'demo', '--json', tmp_path).returncode == 2
+
+
+def test_distilling_for_pretrained_networks(tmp_path):
+    args = (*TINY, '--init', 'pretrained', '--poolsize', 4, '--poolepochs', 1, '--iters', 4, '--start', 'kmeans', '--ipc', 2, '--out', tmp_path/'p.safetensors')
+    r = sh('dd_distill', *args)
+    assert r.returncode == 0, r.stderr
+    assert sorted(f.name for f in (tmp_path/'pool').iterdir()) == [f'net-{i:05}.safetensors' for i in range(4)]
+    assert Synthetic.load(tmp_path/'p.safetensors').meta['source']['source'] == 'PretrainedPool'
+    r = sh('dd_distill', *args, '--poolepochs', 2)
+    assert r.returncode == 2 and 'trained otherwise' in r.stderr and len(r.stderr.splitlines()) == 1
+
+
+def test_under_torchrun_one_process_writes(tmp_path):
+    start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--no-python', Path(sys.executable).parent/'dd_distill']
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
+    out = [tmp_path/'two.safetensors', tmp_path/'one.safetensors']
+    args = (*TINY, '--iters', 5, '--nets', 2)
+    r = subprocess.run([*start, *map(str, args), '--out', out[0]], capture_output=True, text=True, env=env)
+    assert r.returncode == 0, r.stderr
+    assert r.stdout.count('saved ') == 1
+    assert sh('dd_distill', *args, '--out', out[1]).returncode == 0
+    two, one = (Synthetic.load(p).images for p in out)
+    assert ((two - one).norm()/one.norm()).item() < 1e-3   # single precision
+    r = subprocess.run([*start, *map(str, args), '--out', tmp_path/'x'/'y.safetensors', '--net', 'Nothing'], capture_output=True, text=True, env=env)
+    assert r.returncode != 0 and 'error: ' in r.stderr

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.distill import GradClip, StopDistill, TimeLimit, cosine_decay, distill, step_decay
 from dd_nb.evaluate import accuracy, evaluate
-from dd_nb.inits import FixedInit, RandomInit
+from dd_nb.inits import AgingPool, FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll, trained
@@ -235,3 +235,61 @@ def test_several_networks_are_averaged_whatever_the_threads(blobs):
         return syn.images.detach()
     a, b = run(1), run(2)
     assert (a-b).norm() < 1e-8*b.norm()
+
+
+# --- a run that is taken up again
+
+def sources():
+    def fresh(): return RandomInit(lambda: MLP((6,), 3, hidden=(8,)))
+    return dict(fixed=lambda: FixedInit(mlp()), random=fresh, aging=lambda: AgingPool(fresh(), size=3, max_age=5, steps=2, inner='momentum', batch_size=2))
+
+
+@pytest.mark.parametrize('kind', sources())
+def test_a_run_is_taken_up_where_it_stopped(blobs, tmp_path, kind):
+    path = tmp_path/'run.pt'
+    class Stop:
+        def after_step(self, loop):
+            if loop.it == 20: raise StopDistill
+    args = dict(n_nets=2, average=.9)
+    whole, h = run(blobs, source=sources()[kind](), **args)
+    half, _ = run(blobs, source=sources()[kind](), cbs=[Stop()], checkpoint=path, **args)
+    assert half.meta['outer_steps'] == 20
+    rest, again = run(blobs, source=sources()[kind](), checkpoint=path, **args)
+    assert torch.equal(rest.images, whole.images) and torch.equal(rest.raw_lrs, whole.raw_lrs)      # bit for bit
+    assert again.it == [*h.it[:3], 20, *h.it[3:]] or again.it == h.it
+    assert again.accuracy[-1] == h.accuracy[-1] and again.best_accuracy == h.best_accuracy and len(again.snapshots) >= len(h.snapshots) - 1
+    done, third = run(blobs, source=sources()[kind](), checkpoint=path, **args)                      # a finished run has nothing left to do
+    assert torch.equal(done.images, whole.images) and done.meta['outer_steps'] == 40
+
+
+def test_an_interrupted_run_goes_on_from_the_last_validation(blobs, tmp_path):
+    path = tmp_path/'run.pt'
+    class Cut:
+        def after_step(self, loop):
+            if loop.it == 27: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): run(blobs, cbs=[Cut()], checkpoint=path)
+    assert torch.load(path, weights_only=True)['it'] == 20
+    assert torch.equal(run(blobs, checkpoint=path)[0].images, run(blobs)[0].images)
+
+
+def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path):
+    path = tmp_path/'run.pt'
+    run(blobs, checkpoint=path)
+    blob = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run.pt' belongs to another run: its lr was 0.05, not 0.1; remove it"): run(blobs, checkpoint=path, lr=.1)
+    with pytest.raises(ValueError, match='belongs to another run: its seed was 0, not 1'): run(blobs, checkpoint=path, seed=1)
+    assert path.read_bytes() == blob
+    path.write_bytes(blob[:100])
+    with pytest.raises(ValueError, match="run.pt' cannot be read"): run(blobs, checkpoint=path)
+    path.write_bytes(b'')
+    with pytest.raises(ValueError, match="run.pt' cannot be read"): run(blobs, checkpoint=path)
+
+
+def test_a_largest_norm():
+    p = torch.zeros(4, requires_grad=True)
+    clip = GradClip(2., max_norm=.5)
+    for norm, left in ((3., .5), (.4, .4), (30., .5)):
+        p.grad = torch.full((4,), norm/2)
+        assert clip([p]) and p.grad.norm().item() == pytest.approx(left)
+    p.grad = torch.full((4,), 8.)
+    assert GradClip(None, max_norm=2.)([p]) and p.grad.norm().item() == pytest.approx(2.)
