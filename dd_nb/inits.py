@@ -309,7 +309,7 @@ class PretrainedPool:
             if {k: v.shape for k,v in t.items()} != want: raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
         self.states = [State(first.net, {k: t[k] for k in first.params}, {k: t[k] for k in first.buffers}) for t,_ in read]
         k = min(max(2, round(held_out*len(files))), len(files)-1)
-        self.members,self.others,self.seed,self.count,self.stream = range(len(files)-k),range(len(files)-k, len(files)),seed,0,0
+        self.members,self.others,self.seed,self.count = range(len(files)-k),range(len(files)-k, len(files)),seed,0
 
     @property
     def distinct(self) -> int: "How many networks `draw` chooses from."; return len(self.members)

@@ -199,10 +199,13 @@ def _deal(data, labels, seed):
         out.append(idx[torch.randperm(len(idx), generator=g)])
     return out,need
 
-def _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs):
-    "Lay `rows[c]`, the (need, ...) examples of class c, out as (steps, n, ...) in the order of `labels`."
-    steps,n = labels.shape
-    x = torch.stack(rows, 1).reshape(steps, n, *data.shape)   # row by row, one example of each class
+def _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
+    "A set whose examples of a class are `choose(idx, need, take)`: `idx` its training examples in random order, `need` how many are wanted, `take(idx)` those examples, normalised."
+    labels = _labels(data.n_classes, ipc, steps)
+    idx,need = _deal(data, labels, seed)
+    raw = data.raw_train
+    def take(i): return data.norm(raw[i.to(raw.device)])
+    x = torch.stack([choose(i, need, take) for i in idx], 1).reshape(*labels.shape, *data.shape)   # row by row, one example of each class
     return cls(x, labels.to(x.device), data.n_classes, epochs, lr, inner, norm=data.norm, meta=dict(data=data.describe()), **kwargs)
 
 @patch(cls_method=True)
@@ -217,11 +220,7 @@ def real(cls:Synthetic,
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
     "Distinct random training examples, `ipc` per class and step."
-    labels = _labels(data.n_classes, ipc, steps)
-    idx,need = _deal(data, labels, seed)
-    raw = data.raw_train
-    rows = [data.norm(raw[i[:need].to(raw.device)]) for i in idx]
-    return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
+    return _from_data(cls, data, lambda i, need, take: take(i[:need]), ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
 def means(cls:Synthetic,
@@ -235,12 +234,8 @@ def means(cls:Synthetic,
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
     "Class means. For more than one a class, its training examples are dealt into that many random groups and each group is averaged."
-    labels = _labels(data.n_classes, ipc, steps)
-    idx,need = _deal(data, labels, seed)
-    raw = data.raw_train
-    def mean(i): return data.norm(raw[i.to(raw.device)]).mean(0, dtype=torch.float64).to(data.dtype)
-    rows = [torch.stack([mean(g) for g in i.tensor_split(need)]) for i in idx]
-    return _from_rows(cls, data, rows, labels, epochs, lr, inner, **kwargs)
+    def means(i, need, take): return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in i.tensor_split(need)])
+    return _from_data(cls, data, means, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
 def kmeans(cls:Synthetic,
@@ -255,14 +250,11 @@ def kmeans(cls:Synthetic,
 ) -> Synthetic:
     "The k-means centres of each class, in the space of normalised examples, by scikit-learn; for one a class they are the class means."
     from sklearn.cluster import KMeans
-    labels = _labels(data.n_classes, ipc, steps)
-    idx,need = _deal(data, labels, seed)
-    raw = data.raw_train
-    def centres(i):
-        x = data.norm(raw[i.to(raw.device)]).flatten(1).cpu().numpy()
-        c = KMeans(need, n_init=1, random_state=seed).fit(x).cluster_centers_
-        return torch.as_tensor(c, dtype=data.dtype, device=raw.device).reshape(need, *data.shape)
-    return _from_rows(cls, data, [centres(i) for i in idx], labels, epochs, lr, inner, **kwargs)
+    def centres(i, need, take):
+        x = take(i)
+        c = KMeans(need, n_init=1, random_state=seed).fit(x.flatten(1).cpu().numpy()).cluster_centers_
+        return torch.as_tensor(c, dtype=data.dtype, device=x.device).reshape(need, *data.shape)
+    return _from_data(cls, data, centres, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 # %% ../nbs/02_synthetic.ipynb #66ef8fc5
 @patch

@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'Recipe', 'recipe_source', 'recipe_start', 'get_recipe', '
            'list_zoo', 'load_zoo']
 
 # %% ../nbs/19_zoo.ipynb #841e587d
-from dataclasses import asdict,dataclass,field
+from dataclasses import asdict,dataclass,field,replace
 from importlib import resources
 
 import torch
@@ -130,7 +130,7 @@ def baselines(
     data = load_data(recipe.data, root=root, device=device)
     source,valid = recipe_source(recipe, data, seed),split_validation(data, seed=seed)
     few = min(recipe.n_nets, 8)
-    def start(kind, seed=seed): return getattr(Synthetic, kind)(data, seed=seed, **recipe.syn)
+    def start(kind, seed=seed): return recipe_start(replace(recipe, start=kind), data, seed)
     def score(s): return evaluate(s, source, data, n_nets=recipe.n_nets)
     def tuned(kind): return tune_lr(start(kind), source, data, n_nets=few)
     states = source.held_out().draw(1 if recipe.fixed else recipe.n_nets)
@@ -140,9 +140,10 @@ def baselines(
     sets = [with_images(start('real', seed*many + i)) for i in range(many)]
     best = max(sets, key=lambda s: evaluate(s, source, valid, few, seed=-1 - seed).mean)
     out |= {f'best of {many} random sets': score(best), 'class means': score(tuned('means'))}
-    if len(real) > data.n_classes: out['k-means centres'] = score(tuned('kmeans'))
+    centres = tuned('kmeans') if len(real) > data.n_classes else None   # for one a class they are the class means
+    if centres: out['k-means centres'] = score(centres)
     out['1-NN, random real images'] = Score(tuple(nearest_neighbour(s, data) for s in sets))
-    if len(real) > data.n_classes: out['1-NN, k-means centres'] = Score((nearest_neighbour(start('kmeans'), data),))
+    if centres: out['1-NN, k-means centres'] = Score((nearest_neighbour(centres, data),))
     return out
 
 # %% ../nbs/19_zoo.ipynb #b6b62246
