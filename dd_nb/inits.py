@@ -123,7 +123,10 @@ class RandomInit:
         new.device,new.dtype,new.count = device or self.device,dtype or self.dtype,0
         return new
 
-    def describe(self) -> dict: "JSON-able facts."; return dict(source='RandomInit', net=self.spec, seed=self.seed)
+    def describe(self) -> dict:
+        "JSON-able facts."
+        if self.spec is None and self.seed is not None: self.net(0)   # a run that is taken up at its very end has drawn none
+        return dict(source='RandomInit', net=self.spec, seed=self.seed)
 
     def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(seed=self.seed, count=self.count)
     def load_state_dict(self, d:dict): "Go on with the draws from there."; self.seed,self.count = d['seed'],d['count']

@@ -260,6 +260,7 @@ def test_a_run_is_taken_up_where_it_stopped(blobs, tmp_path, kind):
     assert again.accuracy[-1] == h.accuracy[-1] and again.best_accuracy == h.best_accuracy and len(again.snapshots) >= len(h.snapshots) - 1
     done, third = run(blobs, source=sources()[kind](), checkpoint=path, **args)                      # a finished run has nothing left to do
     assert torch.equal(done.images, whole.images) and done.meta['outer_steps'] == 40
+    assert whole.meta['source'] == rest.meta['source'] == done.meta['source'] and (kind == 'fixed' or "'hidden': [8]" in str(done.meta['source']))
 
 
 def test_an_interrupted_run_goes_on_from_the_last_validation(blobs, tmp_path):

@@ -49,6 +49,16 @@ def test_the_first_entry_is_as_good_as_it_says(data_root):
     assert sum(scores)/3 >= .938      # the paper: 93.76 %
 
 
+@pytest.mark.parametrize('name,least', [('mnist-random-100', .87), ('mnist-random-100-gd', .795)])
+def test_sets_for_any_network_are_as_good_as_they_say(name, least, data_root):
+    data = load_data('mnist', root=data_root)
+    for seed in list_zoo()[name]:
+        test = load_zoo(name, seed).meta['test']
+        score = evaluate(load_zoo(name, seed), None, data, n_nets=8)
+        assert test['networks'] == 200 and test['mean'] >= least and test['std'] <= .04
+        assert abs(score.mean - test['mean']) < 4*test['std']/8**.5
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match='name must be one of'): load_zoo('mnist-unfixed-10')
     with pytest.raises(ValueError, match='name must be one of.*demo'): reproduce('nothing')
