@@ -234,8 +234,8 @@ def means(cls:Synthetic,
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
     "Class means. For more than one a class, its training examples are dealt into that many random groups and each group is averaged."
-    def means(i, need, take): return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in i.tensor_split(need)])
-    return _from_data(cls, data, means, ipc, steps, epochs, lr, inner, seed, **kwargs)
+    def averages(i, need, take): return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in i.tensor_split(need)])
+    return _from_data(cls, data, averages, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
 def kmeans(cls:Synthetic,

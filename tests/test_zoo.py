@@ -53,8 +53,8 @@ def test_the_first_entry_is_as_good_as_it_says(data_root):
 def test_sets_for_any_network_are_as_good_as_they_say(name, least, data_root):
     data = load_data('mnist', root=data_root)
     for seed in list_zoo()[name]:
-        test = load_zoo(name, seed).meta['test']
-        score = evaluate(load_zoo(name, seed), None, data, n_nets=8)
+        syn = load_zoo(name, seed)
+        test, score = syn.meta['test'], evaluate(syn, None, data, n_nets=8)
         assert test['networks'] == 200 and test['mean'] >= least and test['std'] <= .04
         assert abs(score.mean - test['mean']) < 4*test['std']/8**.5
 
