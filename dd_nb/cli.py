@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #c65afa10
+# %% ../nbs/22_cli.ipynb #92675864
 import io,math,sys
 import json as js
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from .distill import distill
 from .evaluate import evaluate,stored_source
 from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import Synthetic,write_atomic
+from .synthetic import BN_POLICIES,Synthetic,write_atomic
 from .unroll import Unroll
 from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
@@ -74,7 +74,7 @@ def _subject(help):
     extra = dict(opt=False, nargs='?')
     return Param(help, str, **extra) if Param else Annotated[str, extra]
 
-# %% ../nbs/22_cli.ipynb #7c056896
+# %% ../nbs/22_cli.ipynb #5066ee42
 def _device(name):
     "A device that is there, by name."
     try: device = torch.device(name)
@@ -98,6 +98,7 @@ def dd_distill(
     start:str='real',         # where the images start: noise, real, means or kmeans
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
+    bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
     lr:float=.05,             # outer learning rate of the images
@@ -117,6 +118,7 @@ def dd_distill(
     "Distil a data set into a few synthetic examples and save them. Under torchrun the networks of an outer step are shared among its processes."
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
+        if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
         if start not in ('noise', 'real', 'means', 'kmeans'): raise ValueError(f"start must be 'noise', 'real', 'means' or 'kmeans', got {start!r}")
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
@@ -131,6 +133,7 @@ def dd_distill(
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
+        if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
         history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=checkpoint or None)
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)

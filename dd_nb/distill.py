@@ -206,7 +206,7 @@ def _load_run(path):
         return saved
     except Exception as e: raise ValueError(f'checkpoint {str(path)!r} cannot be read ({type(e).__name__}: {(str(e).splitlines() or [""])[0]}); remove it to begin anew') from e
 
-# %% ../nbs/03_single_step.ipynb #d8c0b613
+# %% ../nbs/03_single_step.ipynb #5a46bd6c
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
@@ -215,7 +215,7 @@ def distill(
     iters:int=1000,          # outer steps
     batch_size:int=256,      # real examples an outer step
     lr:float=.05,            # outer learning rate of the images (and soft labels), Adam
-    lr_lrs:float=.01,        # outer learning rate of the raw step sizes
+    lr_lrs:float=.01,        # outer learning rate of the raw step sizes, and of BatchNorm's statistics where they are learned
     betas:tuple=(.5, .99),   # of the outer Adam; short memories suit a rough loss
     schedule='cosine',       # 'cosine', 'constant', or a function (it, iters) -> factor on both rates
     clip=2.,                 # clip the hypergradient's norm to this multiple of its running mean; None: not at all; or a `GradClip`
@@ -243,7 +243,7 @@ def distill(
         if not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
     check_fits(syn, data)
     run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
-               keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner))
+               keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn)
     schedule,objective,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,objective or Unroll(),every or max(1, iters//50)
     data = data.to(device, dtype)
     real = data if n_valid == 0 else split_validation(data, n_valid, seed)
@@ -252,7 +252,7 @@ def distill(
     if getattr(source, 'seed', 0) is None: source.seed = seed
     syn.norm = data.norm
     params,ranks = syn.named_parameters(),Ranks()
-    opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' else lr) for k,p in params.items()], betas=betas)
+    opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' or k.startswith('stats.') else lr) for k,p in params.items()], betas=betas)
     rates = [g['lr'] for g in opt.param_groups]
     gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
     loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip if isinstance(clip, GradClip) else GradClip(clip), history=History(),
@@ -262,7 +262,7 @@ def distill(
     def try_out(tensors):
         "Validation accuracy of S with these learned tensors; keeps them if none were better."
         frozen = syn.copy()
-        for k,p in tensors.items(): setattr(frozen, k, p.detach())
+        for k,p in tensors.items(): frozen.set_parameter(k, p.detach())
         states = [replace(s, seed=seed) for s in judges(source, n_eval, seed, choose=True)]
         acc = sum(ranks.each(lambda s: accuracy(trained(frozen, s), real), states))/len(states)
         if loop.best is None or acc >= loop.best[0]: loop.best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}

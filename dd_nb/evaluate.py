@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'accuracy', 'check_fits', 'evaluate', 'stored_source', 'tune_lr']
 
-# %% ../nbs/17_evaluate.ipynb #8bf2ac15
+# %% ../nbs/17_evaluate.ipynb #9d8aaec8
 import math
 from dataclasses import dataclass,replace
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .data import Data,load_data,split_validation
-from .inits import RandomInit,judges,stored_init
+from .inits import Mixture,RandomInit,judges,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,trained
@@ -46,7 +46,7 @@ def accuracy(
     right = sum((state(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size))
     return right/len(data.y_test)
 
-# %% ../nbs/17_evaluate.ipynb #4f9d6d21
+# %% ../nbs/17_evaluate.ipynb #7e1a3826
 def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
@@ -87,12 +87,14 @@ def stored_source(
 ):                                # a FixedInit or a RandomInit
     "The source that a set was made for: its stored initial weights, or new draws of its network."
     if syn.init: return stored_init(syn.init, net)
-    spec = (syn.meta.get('source') or {}).get('net')
-    if not spec: raise ValueError('source must be given: the set stores neither initial weights nor a network it was made for')
-    spec = {k: v for k,v in spec.items() if k != 'seed'}
-    return RandomInit(lambda: make_net(**spec))
+    def new(made):
+        if made.get('sources'): return Mixture(*map(new, made['sources']))
+        if not made.get('net'): raise ValueError('source must be given: the set stores neither initial weights nor a network it was made for')
+        spec = {k: v for k,v in made['net'].items() if k != 'seed'}
+        return RandomInit(lambda: make_net(**spec))
+    return new(syn.meta.get('source') or {})
 
-# %% ../nbs/17_evaluate.ipynb #9f673975
+# %% ../nbs/17_evaluate.ipynb #bead4c50
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train
@@ -103,5 +105,4 @@ def tune_lr(
 ) -> Synthetic:           # a copy with the best of them
     "Give a set (random real examples, class means, ...) the step size that does best on a validation split of the training data."
     valid = split_validation(data, seed=seed)
-    def with_lr(lr): return Synthetic(syn.images, syn.labels, syn.n_classes, syn.epochs, lr, syn.inner, syn.learn, syn.norm, syn.init, syn.meta, syn.order)
-    return max((with_lr(lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed).mean)
+    return max((syn.changed(lr=lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed).mean)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FixedInit', 'stored_init', 'RandomInit', 'RankError', 'Ranks', 'join_ranks', 'pretrain', 'PretrainedPool',
-           'AgingPool', 'judges']
+           'AgingPool', 'Mixture', 'judges']
 
 # %% ../nbs/05_random_init.ipynb #c05203eb
 import copy,json,math,os,sys,threading
@@ -427,6 +427,49 @@ class AgingPool:
         self.generator.set_state(d['generator'])
 
     def __repr__(self): return f'AgingPool({self.source!r}, size={self.size}, max_age={self.max_age})'
+
+# %% ../nbs/05_random_init.ipynb #92ae0789
+class Mixture:
+    "A source that takes its networks from several others, in turn."
+    fixed = False
+    def __init__(self,
+        *sources,   # RandomInit, PretrainedPool, ...; two or more
+    ):
+        if len(sources) < 2: raise ValueError(f'sources must be two or more, got {len(sources)}')
+        for s in sources:
+            if s.fixed: raise ValueError(f'sources must draw their networks, got the fixed {s!r}')
+        self.sources,self.count = sources,0
+
+    @property
+    def seed(self): "None as long as one of the sources has none."; return None if any(s.seed is None for s in self.sources) else self.sources[0].seed
+    @seed.setter
+    def seed(self, seed):
+        for s in self.sources:
+            if s.seed is None: s.seed = seed
+
+    def draw(self,
+        n:int=1,    # how many
+    ) -> list[State]:
+        "`n` networks; the first is of the kind that comes after that of the last one drawn before."
+        kinds = [(self.count + i) % len(self.sources) for i in range(n)]
+        self.count += n
+        drawn = [iter(s.draw(kinds.count(k)) if k in kinds else ()) for k,s in enumerate(self.sources)]
+        return [next(drawn[k]) for k in kinds]
+
+    def _each(self, f):
+        new = copy.copy(self)
+        new.sources,new.count = tuple(f(s) for s in self.sources),0
+        return new
+    def held_out(self, seed:int=0) -> 'Mixture': "Networks of all kinds that `draw` never gives."; return self._each(lambda s: s.held_out(seed))
+    def to(self, device=None, dtype=None) -> 'Mixture': "A copy that draws from the beginning, on another device or in another dtype."; return self._each(lambda s: s.to(device, dtype))
+    def age(self, syn): "An outer step is over: for those of the sources whose networks grow older."; [s.age(syn) for s in self.sources if hasattr(s, 'age')]
+    def describe(self) -> dict: "JSON-able facts."; return dict(source='Mixture', sources=[s.describe() for s in self.sources])
+    def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(count=self.count, sources=[s.state_dict() for s in self.sources])
+    def load_state_dict(self, d:dict):
+        "Go on with the draws from there."
+        self.count = d['count']
+        for s,own in zip(self.sources, d['sources']): s.load_state_dict(own)
+    def __repr__(self): return f'Mixture({", ".join(map(repr, self.sources))})'
 
 # %% ../nbs/05_random_init.ipynb #e8cee2ec
 def judges(

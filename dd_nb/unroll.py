@@ -6,7 +6,7 @@
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'Pick', 'pick_strategy',
            'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'hypergradients']
 
-# %% ../nbs/06_unroll.ipynb #d4a73b7c
+# %% ../nbs/06_unroll.ipynb #f501ea88
 import copy,hashlib,io,math,os,pickle,threading,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,10 @@ from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call,vmap
 
+from .batchnorm import explicit_norm,norm_layers,plain_norm,set_mode
 from .synthetic import Inner,Synthetic,_check_count
 
-# %% ../nbs/06_unroll.ipynb #d2d9d704
+# %% ../nbs/06_unroll.ipynb #b089e8a9
 _STRUCTURES,_LOCAL = OrderedDict(),threading.local()
 
 def _structure_key(net):
@@ -40,22 +41,24 @@ def _structure_key(net):
     return hashlib.sha256(buf.getvalue()).hexdigest(),*(id(type(m)) for m in net.modules())   # a class that a notebook defines again is another class
 
 def _structure(net):
-    "A copy of `net` in train mode, shared by all networks of its structure; its own tensors do not matter."
+    "A copy of `net` in train mode with its statistics as explicit state, shared by all networks of its structure; its own tensors do not matter."
     net = copy.deepcopy(net).train()
     key = _structure_key(net)
+    explicit_norm(net)
     if key is None: return net
     net = _STRUCTURES.setdefault(key, net)
     _STRUCTURES.move_to_end(key)
     if len(_STRUCTURES) > 16: _STRUCTURES.popitem(last=False)   # the longest unused one; states that have it keep it
     return net
 
-def _twin(net, train):
-    "The structure in train or in eval mode, a copy for each thread: `functional_call` puts the tensors into the module for as long as the call takes."
+def _twin(net, mode):
+    "The structure in one of the modes of `set_mode`, a copy for each thread: `functional_call` puts the tensors into the module for as long as the call takes."
     twins = _LOCAL.__dict__.setdefault('twins', weakref.WeakKeyDictionary())
-    if net not in twins: twins[net] = {m: copy.deepcopy(net).train(m) for m in (True, False)}
-    return twins[net][train]
+    own = twins.setdefault(net, {})
+    if mode not in own: own[mode] = set_mode(copy.deepcopy(net), mode)
+    return own[mode]
 
-# %% ../nbs/06_unroll.ipynb #e3c10d31
+# %% ../nbs/06_unroll.ipynb #41ebb9b0
 @dataclass(frozen=True)
 class State:
     "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
@@ -65,6 +68,7 @@ class State:
     opt:dict = field(default_factory=dict)     # the inner optimiser's memory: slot -> name -> tensor, and 'n', the steps so far; empty before the first
     seed:int|None = None                       # of what is random in its training: dropout, augmentation, the place of a window; None draws one
     nets:int|None = None                       # None: one network; else so many of them, stacked along a new first dimension of every tensor
+    bn:str = 'tracked'                         # where BatchNorm takes its statistics from: a policy of [07_batchnorm](07_batchnorm.ipynb), which S decides
 
     def __call__(self,
         x:Tensor,           # (n, ...) batch; (nets, n, ...) for stacked networks
@@ -72,10 +76,23 @@ class State:
     ) -> Tensor:            # (n, classes) logits; (nets, n, classes) for stacked networks
         "The network's output for a batch. The state's buffers are never written to."
         buffers = {k: v.clone() for k,v in self.buffers.items()} if train else self.buffers   # train mode writes into what it is handed
-        net = _twin(self.net, train)
+        net = _twin(self.net, _train_mode(self.bn) if train else 'batch' if self.bn == 'batch' else 'eval')
         def f(p, b, x): return functional_call(net, {**p, **b}, (x,))
         if self.nets is None: return f(self.params, buffers, x)
         return vmap(f, randomness='different')(self.params, buffers, x)
+
+    def calibrated(self,
+        x:Tensor,  # (n, ...) examples, the same for all of stacked networks
+    ) -> 'State':  # the same weights; running means and variances are those of `x`
+        "With BatchNorm's statistics measured on `x`, all layers in one forward pass, as by torch's own BatchNorm with momentum 1. Differentiable."
+        net,names = _twin(self.net, 'calibrate'),list(self.buffers)
+        def f(p, b, x):
+            d = {**p, **b}
+            functional_call(net, d, (x,))
+            return {k: d[k] for k in names}
+        buffers = {k: v.clone() for k,v in self.buffers.items()}
+        if self.nets is None: return replace(self, buffers=f(self.params, buffers, x))
+        return replace(self, buffers=vmap(f, in_dims=(0, 0, None), randomness='different')(self.params, buffers, x))
 
     def to(self, device=None, dtype=None) -> 'State':
         "A copy on another device or with another floating-point dtype."
@@ -86,10 +103,16 @@ class State:
     def module(self) -> nn.Module:
         "An ordinary `nn.Module` with these weights, in eval mode, sharing nothing with the state."
         if self.nets is not None: raise ValueError(f'module makes one network, got {self.nets} stacked ones')
-        net = copy.deepcopy(self.net)
+        net = plain_norm(copy.deepcopy(self.net))
         for own,new in ((dict(net.named_parameters()), self.params), (dict(net.named_buffers()), self.buffers)):
             for k,t in own.items(): t.data = new[k].detach().clone()
+        if self.bn == 'batch':
+            for k in norm_layers(self.net):
+                m = net.get_submodule(k)
+                m.track_running_stats,m.running_mean,m.running_var,m.num_batches_tracked = False,None,None,None   # torch then uses the batch's own
         return net.eval()
+
+def _train_mode(bn): return 'frozen' if bn == 'frozen' else 'train'
 
 def functional(
     net:nn.Module,  # any module whose output depends on its parameters and buffers alone
@@ -136,7 +159,7 @@ def _channels_last(state, x):
         with torch.no_grad(): _LAST[state.net] = any(isinstance(m, nn.Conv2d) for m in state.net.modules()) and takes()
     return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
 
-# %% ../nbs/06_unroll.ipynb #c13727a8
+# %% ../nbs/06_unroll.ipynb #1e996910
 _NOISE = threading.Lock()   # torch's generator is shared by all threads: one noisy step at a time
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
@@ -145,7 +168,7 @@ class _Plan:
     def __init__(self, state, inner, steps=1, order=None, augment=None):
         if augment is not None and not callable(augment): raise TypeError(f'augment must be a function of a batch of images, got {type(augment).__name__}')
         self.first,self.base,self.inner,self.steps,self.order,self.augment = state,replace(state, params={}, buffers={}, opt={}),inner,steps,order,augment
-        self.net,self.names,self.bufs,self.n0 = _twin(state.net, True),list(state.params),list(state.buffers),state.opt.get('n', 0)
+        self.net,self.names,self.bufs,self.n0 = _twin(state.net, _train_mode(state.bn)),list(state.params),list(state.buffers),state.opt.get('n', 0)
         self.P,self.slots,self.trace,self.compile = len(state.params),SLOTS[inner.name],None,False
         self.noisy = _NOISY.get(state.net) if augment is None else None
 
@@ -193,7 +216,10 @@ class _Plan:
         P,K = self.P,len(self.slots)
         w = [v if v.requires_grad else v.detach().requires_grad_() for v in z[:P]]
         buffers = {k: v.clone() for k,v in zip(self.bufs, z[P*(1+K):])}   # train mode writes into what it is handed
-        def loss(p, b, x): return loss_fn(functional_call(self.net, {**p, **b}, (x,)), y),b
+        def loss(p, b, x):
+            d = {**p, **b}
+            l = loss_fn(functional_call(self.net, d, (x,)), y)
+            return l,{k: d[k] for k in b}   # written into, or replaced
         with torch.enable_grad():
             if self.augment is not None: x = _channels_last(self.first, self.augment(x))
             if self.base.nets is None: l,buffers = loss(dict(zip(self.names, w)), buffers, x)
@@ -215,14 +241,24 @@ def train_step(
     create_graph:bool=False,  # keep the graph, so that the result can be differentiated
     augment=None,             # differentiable function of the batch, applied before the network
 ) -> State:                   # after the step
-    "One step of training as a pure function of state and batch; buffers that train mode writes (BatchNorm's) are part of the new state, without gradient."
+    "One step of training as a pure function of state and batch; buffers that train mode changes (BatchNorm's) are part of the new state, like the weights."
     plan = _Plan(state, inner, augment=augment)
     return plan.state(_loose(plan.step(plan.tensors(state), 0, x, y, lr, create_graph), create_graph), 1)
 
 def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
 
-# %% ../nbs/06_unroll.ipynb #01125b48
-def _plan(syn, state, augment=None): return _Plan(state, syn.inner, syn.steps, syn.order, augment)
+# %% ../nbs/06_unroll.ipynb #37be217e
+def _plan(syn, state, augment=None): return _Plan(replace(state, bn=syn.bn), syn.inner, syn.steps, syn.order, augment)
+
+def _ready(syn, state):
+    "A trained network with the statistics that S's policy for BatchNorm wants it to be used with."
+    if syn.bn == 'calibrated': return state.calibrated(syn.stats['images'])
+    if syn.bn != 'learned': return state
+    want,have = {f'{k}.{n}'.lstrip('.') for k in norm_layers(state.net) for n in ('running_mean', 'running_var')},syn.running_stats()
+    for k in sorted(want):   # a network without BatchNorm wants none
+        if k not in have: raise ValueError(f'the set has no learned statistics for {k!r} of this network, only for {", ".join(have)}')
+        if have[k].shape != state.buffers[k].shape[-1:]: raise ValueError(f'the learned statistics do not fit the network: {k!r} is {tuple(have[k].shape)}, not {tuple(state.buffers[k].shape[-1:])}')
+    return replace(state, buffers={k: have[k].expand_as(v) if k in want else v for k,v in state.buffers.items()})
 
 def trained(
     syn:Synthetic,             # the synthetic set to train on
@@ -237,7 +273,7 @@ def trained(
     plan = _plan(syn, state, augment)
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
     for t in range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
-    return plan.state(z, steps)
+    return _ready(syn, plan.state(z, steps))
 
 @patch
 def train(self:Synthetic,
@@ -312,7 +348,7 @@ class _Rebuild(torch.autograd.Function):
         if plan.trace is not None: plan.trace[t0] = lam[:plan.P]
         return None,None,None,None,None,dx,dy,dlr,*lam
 
-# %% ../nbs/06_unroll.ipynb #9980189b
+# %% ../nbs/06_unroll.ipynb #516aa1e6
 def _free_memory(device):
     "Bytes that could be allocated now, as far as the system tells."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
@@ -347,11 +383,32 @@ class Pick:
         mb = ' '.join(f'{k} {v/2**20:,.0f} MB,' for k,v in (('graphs', self.graph), ('states', self.states)))
         return f'{self.strategy} ({self.steps} steps: {mb} budget {self.budget/2**20:,.0f} MB)'
 
-def _check_buffers(state):
-    for k,m in state.net.named_modules():
-        if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None:
-            raise ValueError(f'unroll differentiates networks without running statistics, got {type(m).__name__} {k!r}: '
-                             "the trained statistics depend on S too; use norm='instance', 'group', 'layer' or 'none'")
+_SOUND = weakref.WeakSet()   # structures that have been checked
+
+def _check_buffers(plan, x):
+    """Refuse a network whose training changes something that gradients, or the next training, would not know of: two forward passes in train mode tell."""
+    if plan.base.net in _SOUND: return
+    state = plan.first
+    net = copy.deepcopy(plan.net)
+    def notes(m): return {k: (id(v), v._version if torch.is_tensor(v) else v) for k,v in vars(m).items() if k != 'training' and (torch.is_tensor(v) or isinstance(v, (int, float)))}
+    before = {k: notes(m) for k,m in net.named_modules()}
+    def passed(scale):
+        one = (lambda v: v) if state.nets is None else (lambda v: v[0])
+        d = {**{k: one(v).detach().mul(scale).requires_grad_() for k,v in state.params.items()}, **{k: one(v).detach().clone() for k,v in state.buffers.items()}}
+        with torch.enable_grad(): functional_call(net, d, (x.detach()*scale,))
+        return {k: d[k] for k in state.buffers if d[k].is_floating_point()}
+    with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        torch.manual_seed(0); a = passed(1.)
+        torch.manual_seed(0); b = passed(1.01)
+    owner = dict(net.named_modules())
+    for k,m in owner.items():
+        changed = [n for n,v in notes(m).items() if before[k].get(n) != v]
+        if changed: raise ValueError(f'net must keep what training changes in its buffers, got {type(m).__name__} {k!r}, whose attribute {changed[0]!r} the forward pass changes: it would carry over from one training to the next; use register_buffer')
+    for k in a:
+        if not a[k].requires_grad and not torch.equal(a[k], b[k]):
+            m = owner[k.rpartition('.')[0]]
+            raise ValueError(f'net must update its buffers by differentiable operations, got {type(m).__name__}, which changes {k!r} outside the graph (torch.no_grad, detach, .data or a native running average), so that its gradient would be lost')
+    _SOUND.add(plan.base.net)
 
 _GRAPH_BYTES = {}
 
@@ -364,9 +421,9 @@ def pick_strategy(
     augment=None,               # as in `unroll`
 ) -> Pick:
     "The fastest strategy whose memory fits the budget, from a measurement of one step."
-    _check_buffers(state)
     plan,steps = _plan(syn, state, augment),steps or syn.n_steps
     z,batch = plan.tensors(state),plan.batch(syn.images, syn.labels, syn.lrs, 0)
+    _check_buffers(plan, batch[0])
     key = id(state.net),id(augment),syn.inner,state.nets,*(v.shape for v in batch),batch[0].dtype,batch[0].device
     if key not in _GRAPH_BYTES: _GRAPH_BYTES[key] = _graph_bytes(plan, z, batch),state.net,augment   # kept alive: an id must stay taken
     graph,states = _GRAPH_BYTES[key][0],sum(v.nbytes for v in z)
@@ -375,7 +432,7 @@ def pick_strategy(
     name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
-# %% ../nbs/06_unroll.ipynb #877ac4db
+# %% ../nbs/06_unroll.ipynb #f24b7483
 STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
 PLACES = ('random', 'last')
 
@@ -404,10 +461,11 @@ def unroll(
     memory:float|None=None,  # budget of 'auto' in bytes; by default a quarter of what is free
     offload:bool=False,      # keep the stored states in CPU memory
 ) -> Tensor:                 # what `terminal` returned; call `.backward()` on it
-    "`terminal(theta_T)` as a differentiable function of S. Raises ValueError for networks with running statistics, whose gradient would be wrong."
+    """`terminal(theta_T)` as a differentiable function of S, BatchNorm's statistics included ([07_batchnorm](07_batchnorm.ipynb)). Raises ValueError for networks that change buffers outside the graph,
+    whose gradient would be wrong."""
     _check_unroll(strategy, window, place, compile)
-    _check_buffers(state)
     plan,T = _plan(syn, state, augment),syn.n_steps
+    _check_buffers(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0])
     t0,end = _window(T, window, place, plan)
     times = [end] if at is None else [int(t) for t in at]
     if at is not None and window is not None: raise ValueError(f'at and window exclude each other, got at={times} and window={window}')
@@ -424,10 +482,10 @@ def unroll(
         gap = 1 if strategy == 'recompute' else math.ceil(math.sqrt(todo[-1] - t0))
         out = _Rebuild.apply(plan, t0, todo, gap, offload, images, labels, lrs, *z)
         states |= {t: list(out[i*len(z):(i+1)*len(z)]) for i,t in enumerate(todo)}
-    states = [plan.state(states[t], t) for t in times]
+    states = [_ready(syn, plan.state(states[t], t)) for t in times]
     return terminal(states[0] if at is None else states)
 
-# %% ../nbs/06_unroll.ipynb #d33ef77a
+# %% ../nbs/06_unroll.ipynb #4cab6b46
 def adjoint_norms(
     syn:Synthetic,  # S
     state:State,    # theta_0
@@ -435,24 +493,25 @@ def adjoint_norms(
     augment=None,   # as in `unroll`
 ) -> Tensor:        # (T + 1,) norms of lambda_0 .. lambda_T over all parameters
     "How strongly the outer loss depends on the weights at every moment of the training on S."
-    _check_buffers(state)
     plan,T = _plan(syn, state, augment),syn.n_steps
+    _check_buffers(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0])
     plan.trace = {}
     z = [v.detach().requires_grad_(v.is_floating_point()) for v in plan.tensors(state)]
-    loss = terminal(plan.state(list(_Rebuild.apply(plan, 0, [T], 1, False, syn.images, syn.labels, syn.lrs, *z)), T))
+    loss = terminal(_ready(syn, plan.state(list(_Rebuild.apply(plan, 0, [T], 1, False, syn.images, syn.labels, syn.lrs, *z)), T)))
     torch.autograd.grad(loss, [v for v in z if v.requires_grad], allow_unused=True)
     return torch.tensor([math.sqrt(sum(l.double().square().sum().item() for l in plan.trace[t] if l is not None)) for t in range(T+1)])
 
-# %% ../nbs/06_unroll.ipynb #8add63ef
+# %% ../nbs/06_unroll.ipynb #f10f4975
 _SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether each example's output depends on that example alone
 
 def _separable(state, x):
-    if state.net not in _SEPARABLE:
+    known = _SEPARABLE.setdefault(state.net, {})
+    if state.bn not in known:
         d = 1 if state.nets else 0
         with torch.no_grad(): three,two = state(x.narrow(d, 0, 3)),state(x.narrow(d, 0, 2))
         if not torch.isfinite(three).all(): return False   # nothing can be told from this
-        _SEPARABLE[state.net] = torch.allclose(three.narrow(d, 0, 2), two, rtol=1e-3, atol=1e-4*three.abs().max().item())
-    return _SEPARABLE[state.net]
+        known[state.bn] = torch.allclose(three.narrow(d, 0, 2), two, rtol=1e-3, atol=1e-4*three.abs().max().item())
+    return known[state.bn]
 
 def _loss_of(state, x, y):
     out = state(x)
@@ -475,7 +534,7 @@ class _Chunked(torch.autograd.Function):
         total = None
         for xs,ys in zip(x.split(chunk, d), y.split(chunk, d)):
             args = [*tensors, xs, ys]
-            got = _compiled(('loss', state.net, state.nets, tuple(names)), part, args) if fast and xs.shape[d] == chunk else part(*args)
+            got = _compiled(('loss', state.net, state.bn, state.nets, tuple(names)), part, args) if fast and xs.shape[d] == chunk else part(*args)
             share = xs.shape[d]/x.shape[d]
             total = [v*share for v in got] if total is None else [a.add_(v, alpha=share) for a,v in zip(total, got)]
         loss,*grads = total
@@ -538,7 +597,7 @@ class Unroll:
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
         return f'Unroll({", ".join([repr(self.strategy), *opts])})' + (f': {self.pick.strategy}' if self.pick else '')
 
-# %% ../nbs/06_unroll.ipynb #49c07a57
+# %% ../nbs/06_unroll.ipynb #fe541d66
 def _first_not_finite(syn, state, terminal, augment=None):
     plan,T = _plan(syn, state, augment),syn.n_steps
     z,(images,labels,lrs) = plan.tensors(state),[v.detach() for v in (syn.images, syn.labels, syn.lrs)]
@@ -547,7 +606,7 @@ def _first_not_finite(syn, state, terminal, augment=None):
     for t in range(T):
         z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), False), False)
         if bad(z): return f'the weights stop being finite at inner step {t} of {T}, whose step size is {lrs[t].item():.3g}'
-    loss = terminal(plan.state(z, T))
+    loss = terminal(_ready(syn, plan.state(z, T)))
     if bad([loss]): return f'the weights stay finite through all {T} inner steps, the outer loss does not'
     norms = adjoint_norms(syn, state, terminal, augment)
     back = [t for t in range(T, -1, -1) if not math.isfinite(norms[t])]
@@ -599,7 +658,7 @@ def hypergradients(
     grads = [mean(gs) for gs in zip(*(g for _,g in got))]
     return [l for l,_ in got],[torch.zeros_like(p) if g is None else g for p,g in zip(ps, grads)]
 
-# %% ../nbs/06_unroll.ipynb #e9ff8e24
+# %% ../nbs/06_unroll.ipynb #173ee06d
 _COMPILED,_COMPILING = {},threading.Lock()
 
 def _compiled(key, f, args):
@@ -618,7 +677,7 @@ def _compiled(key, f, args):
                 _COMPILED[key] = g
     with torch.no_grad(): return _COMPILED[key](*args)   # the same mode in every thread: another one would compile again
 
-def _step_key(plan): return plan.base.net,plan.base.nets,tuple(plan.names),tuple(plan.bufs),plan.inner,plan.augment
+def _step_key(plan): return plan.base.net,_train_mode(plan.base.bn),plan.base.nets,tuple(plan.names),tuple(plan.bufs),plan.inner,plan.augment
 
 def _fast_step(plan, z, t, x, y, lr):
     def f(n, x, y, lr, *z): return [v.detach() for v in plan.bare_step(list(z), n, x, y, lr, False)]

@@ -20,7 +20,7 @@ from .networks import make_net
 from .synthetic import Synthetic
 from .unroll import Unroll
 
-# %% ../nbs/19_zoo.ipynb #79e96989
+# %% ../nbs/19_zoo.ipynb #5b82d947
 @dataclass(frozen=True)
 class Recipe:
     "All that defines a measured run except its seed, which picks the initial weights, the real batches and the validation split."
@@ -33,6 +33,7 @@ class Recipe:
     syn:dict = field(default_factory=dict)      # arguments of the start: ipc, steps, epochs, lr, inner
     distill:dict = field(default_factory=dict)  # arguments of `distill`
     unroll:dict = field(default_factory=dict)   # arguments of `Unroll`
+    bn:str = 'tracked'                          # where BatchNorm's statistics come from: a policy of 07_batchnorm
     paper:str = ''                              # the published figure for the same task, and where
     n_nets:int = 20                             # networks a score, for a source that is not fixed
 
@@ -54,10 +55,11 @@ def recipe_start(
     seed:int=0,     # of the run
 ) -> Synthetic:
     "The synthetic set that a recipe starts from."
-    if recipe.start == 'noise': return Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
-    return getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
+    if recipe.start == 'noise': syn = Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
+    else: syn = getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
+    return syn if recipe.bn == 'tracked' else syn.with_bn(recipe.bn, _net_fn(recipe, data)(seed), data, seed=seed)
 
-# %% ../nbs/19_zoo.ipynb #57791bd2
+# %% ../nbs/19_zoo.ipynb #a6ca38e8
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
            syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=1800, batch_size=128, lr=.05, lr_lrs=.01, average=.98, every=20)),
@@ -75,6 +77,9 @@ RECIPES = {r.name: r for r in [
     Recipe('mnist-random-100-gd', 'the same by ten steps of three epochs of plain gradient descent, as in the paper', 'mnist', dict(name='LeNet'), fixed=False,
            start='real', syn=dict(ipc=1, steps=10, epochs=3, lr=.02), distill=dict(iters=2500, n_nets=2, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=100, n_eval=8),
            paper='79.5 +- 8.1 % (Wang et al. 2018)', n_nets=200),
+    Recipe('mnist-bn-100', 'a hundred MNIST images for any ConvNet with BatchNorm: two steps of ten epochs with Adam', 'mnist', dict(name='ConvNet', width=16, depth=3, norm='batch'), fixed=False,
+           start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'), unroll=dict(strategy='recompute', compile=True),
+           distill=dict(iters=600, batch_size=256, lr=.03, average=.98, every=50)),
 ]}
 
 def get_recipe(
@@ -84,7 +89,7 @@ def get_recipe(
     if name not in RECIPES: raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
     return RECIPES[name]
 
-# %% ../nbs/19_zoo.ipynb #ff81f4c6
+# %% ../nbs/19_zoo.ipynb #dc5923ec
 def reproduce(
     name:str,                # one of RECIPES
     seed:int=0,              # of the run
@@ -136,8 +141,7 @@ def baselines(
     states = source.held_out().draw(1 if recipe.fixed else recipe.n_nets)
     real = tuned('real')
     out = {'untrained': Score(tuple(accuracy(s, data) for s in states)), 'random real images': score(real)}
-    def with_images(s): return Synthetic(s.images, s.labels, s.n_classes, s.epochs, real.lrs.detach()[0].item(), s.inner, norm=s.norm, meta=s.meta, order=s.order)
-    sets = [with_images(start('real', seed*many + i)) for i in range(many)]
+    sets = [start('real', seed*many + i).changed(lr=real.lrs.detach()[0].item()) for i in range(many)]
     best = max(sets, key=lambda s: evaluate(s, source, valid, few, seed=-1 - seed).mean)
     out |= {f'best of {many} random sets': score(best), 'class means': score(tuned('means'))}
     centres = tuned('kmeans') if len(real) > data.n_classes else None   # for one a class they are the class means

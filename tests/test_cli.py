@@ -132,6 +132,17 @@ def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path):
     assert r.returncode == 2 and 'belongs to another run: its lr was 0.05, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
 
 
+def test_a_policy_for_batchnorm(tmp_path):
+    args = ('digits', '--net', 'ConvNet', '--netargs', '{"width": 4, "depth": 2, "norm": "batch"}', '--iters', 2, '--batch', 16, '--epochs', 2, '--quiet', '--out', tmp_path/'b.safetensors')
+    r = sh('dd_distill', *args, '--bn', 'learned')
+    assert r.returncode == 0, r.stderr
+    syn = Synthetic.load(tmp_path/'b.safetensors')
+    assert syn.bn == 'learned' and len(syn.running_stats()) == 4
+    assert sh('dd_evaluate', tmp_path/'b.safetensors', '--nets', 2).returncode == 0
+    r = sh('dd_distill', *args, '--bn', 'running')
+    assert r.returncode == 2 and 'bn must be one of tracked, learned, batch, calibrated, frozen' in r.stderr
+
+
 def test_reproduce_writes_the_curve_and_the_scores(tmp_path):
     r = sh('dd_reproduce', 'demo', '--iters', 40, '--quiet', '--out', tmp_path, '--json', tmp_path/'d.json')
     assert r.returncode == 0, r.stderr

@@ -4,8 +4,8 @@ import torch
 
 from dd_nb.data import load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import accuracy, evaluate, tune_lr
-from dd_nb.inits import AgingPool, FixedInit, PretrainedPool, RandomInit, judges, pretrain, stored_init
+from dd_nb.evaluate import accuracy, evaluate, stored_source, tune_lr
+from dd_nb.inits import AgingPool, FixedInit, Mixture, PretrainedPool, RandomInit, judges, pretrain, stored_init
 from dd_nb.networks import MLP, ConvNet, LeNet
 from dd_nb.synthetic import Synthetic
 
@@ -192,3 +192,30 @@ def test_what_chooses_never_judges(digits):
     asked.clear()
     evaluate(syn, source, digits, n_nets=2)
     assert asked == [0]
+
+
+def test_a_mixture_takes_turns(digits, tmp_path):
+    a, b = RandomInit(lambda: MLP(digits.shape, 10, hidden=(8,)), 0), RandomInit(lambda: MLP(digits.shape, 10, hidden=(6, 5)), 0)
+    both = Mixture(a, b)
+    kinds = [len(s.params) for s in both.draw(3)] + [len(s.params) for s in both.draw(2)]
+    assert kinds == [4, 6, 4, 6, 4]
+    x, y = both.to(), Mixture(a.to(), b.to())   # from the beginning
+    assert all(torch.equal(first(p), first(q)) for p, q in zip(x.draw(4), y.draw(4)))
+    saved = x.state_dict()
+    want = x.draw(3)
+    y = both.to()
+    y.load_state_dict(saved)
+    assert all(torch.equal(first(p), first(q)) for p, q in zip(y.draw(3), want))
+    drawn, held = both.to().draw(6), both.held_out().draw(6)
+    assert not any(first(p).shape == first(q).shape and torch.equal(first(p), first(q)) for p in drawn for q in held)
+    unseeded = Mixture(a, RandomInit(b.make_net))
+    assert unseeded.seed is None
+    syn = Synthetic.real(digits, epochs=2)
+    distill(syn, unseeded, digits, iters=4, batch_size=32, every=2, n_nets=2, progress=False)
+    syn.save(tmp_path/'s.safetensors')
+    assert unseeded.seed is None and [s['net']['hidden'] for s in syn.meta['source']['sources']] == [[8], [6, 5]]
+    assert [len(s.params) for s in stored_source(Synthetic.load(tmp_path/'s.safetensors')).draw(2)] == [4, 6]
+    ages = Mixture(AgingPool(a, size=2, seed=0), b)
+    distill(syn, ages, digits, iters=2, batch_size=32, n_valid=0, keep='last', n_nets=2, progress=False)
+    with pytest.raises(ValueError, match='must be two or more, got 1'): Mixture(a)
+    with pytest.raises(ValueError, match='got the fixed FixedInit'): Mixture(a, FixedInit(a.draw()[0].module()))
