@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dd_nb import bench
-from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _interval, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
+from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _bn_cost, _interval, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
                          print_batchnorm, print_hypergrad, print_pool, print_ranks, print_time_to_accuracy, ranks, time_to_accuracy)
 from dd_nb.networks import make_net
 from dd_nb.zoo import Recipe
@@ -256,18 +256,20 @@ def test_a_stack_learns_what_each_would_alone():
 def test_policies_for_batchnorm(tmp_path, capsys):
     recipe = Recipe('small', 'a small one', 'digits', dict(name='ConvNet', width=2, depth=1, norm='batch'), fixed=False, start='real', syn=dict(ipc=1, epochs=2, lr=.05),
                     distill=dict(batch_size=16, every=2, n_eval=1))
-    def run(iters=2, cost=False): return batchnorm(progress=False, folder=tmp_path, sets=2, nets=2, recipe=recipe, short=dict(syn=dict(epochs=1)), other='digits', pool=6, repeats=1, iters=iters, cost=cost)
-    out = run(cost=True)
-    assert list(out['rows']) == [f'{k}, {p}' for k in BN_KINDS for p in (*BN_ROWS, *(NORM_ROWS if k == BN_KINDS[0] else ()))] and list(out['cost']) == [*BN_ROWS, *NORM_ROWS]
+    def run(iters=2): return batchnorm(progress=False, folder=tmp_path, sets=2, nets=2, recipe=recipe, short=dict(syn=dict(epochs=1)), other='digits', pool=6, repeats=1, iters=iters, cost=False)
+    out = run()
+    assert list(out['rows']) == [f'{k}, {p}' for k in BN_KINDS for p in (*BN_ROWS, *(NORM_ROWS if k == BN_KINDS[0] else ()))]
+    assert out['elsewhere']['tracked']['batch']['all'] == out['rows']['as in the recipe, tracked']['own']['all'] and out['elsewhere']['no norm']['none']['all'] == out['rows']['as in the recipe, no norm']['own']['all']
     files = {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')}
-    assert len(files) == 2*len(out['rows'])
+    assert len(files) == 2*(len(out['rows']) + 1)
     for k, r in out['rows'].items():
         assert len(r['own']['all']) == 2 and all(len(v) == 2 for v in r['own']['all'])
-        if r['policy'] in ('tracked', 'constants', *NORM_ROWS): assert r['own'] == r['ordinary']
-        if r['policy'] == 'tracked': assert r['own']['difference'] == 0
+        if r['row'] in ('tracked', 'constants', *NORM_ROWS): assert r['own'] == r['ordinary']
+        if r['row'] == 'tracked': assert r['own']['difference'] == 0
     again = run()   # everything is there
     assert {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')} == files and again['rows'] == out['rows']
     with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(3)
+    out['cost'] = {p: _bn_cost(dict(recipe=recipe, row=p, root=None, repeats=1)) for p in ('constants', 'tracked')}
     print_batchnorm(json.loads(json.dumps(out)))
     assert 'pre-trained, calibrated' in capsys.readouterr().out
     with pytest.raises(ValueError, match='sets must be'): batchnorm(sets=0)
