@@ -764,7 +764,7 @@ def print_pool(out:dict):
 
 BENCHES['pool'] = pool,print_pool
 
-# %% ../nbs/20_bench.ipynb #a60161fd
+# %% ../nbs/20_bench.ipynb #0c3172ec
 BN_KINDS = 'as in the recipe','short','pre-trained'   # kinds of training
 BN_ROWS = 'constants',*BN_POLICIES
 NORM_ROWS = {'instance norm': 'instance', 'group norm': 'group', 'no norm': 'none'}   # other networks, without statistics
@@ -777,7 +777,7 @@ class _Constants(Unroll):
     def __call__(self, syn, state, batch):
         x,y = batch
         def constant(s): return replace(s, buffers={k: v.detach() for k,v in s.buffers.items()})
-        return unroll(syn, state, lambda s: real_loss(constant(s), x, y, self.chunk), self.strategy, self.window, self.place)
+        return unroll(syn, state, lambda s: real_loss(constant(s), x, y, self.chunk, self.compile), self.strategy, compile=self.compile)
 
 def _bn_rows(kind): return (*BN_ROWS, *NORM_ROWS, 'both') if kind == BN_KINDS[0] else BN_ROWS
 
