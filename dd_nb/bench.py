@@ -28,7 +28,7 @@ from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
-from .zoo import Recipe,get_recipe,recipe_source,recipe_start
+from .zoo import Recipe,_net_fn,get_recipe,recipe_source,recipe_start
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
@@ -800,7 +800,7 @@ def _bn_set(job):
         same(kept)
         if kept['nets'] == nets: return kept['scores']
     data = load_data(recipe.data, root=root)
-    if pool: source = PretrainedPool(pool, lambda: make_net(**recipe.net, shape=data.shape, n_classes=data.n_classes), held_out=2/3)
+    if pool: source = PretrainedPool(pool, _net_fn(recipe, data), held_out=2/3)
     elif row == 'both': source = Mixture(*(recipe_source(_bn_norm(recipe, n), data, seed) for n in BN_NETS[:2]))
     else: source = recipe_source(own, data, seed)
     if not os.path.exists(path):
@@ -861,7 +861,7 @@ def batchnorm(
     folder.mkdir(parents=True, exist_ok=True)
     data = load_data(recipe.data, root=root)
     near = load_data(other, root=root, size=data.shape[-1])
-    pretrain(lambda: make_net(**recipe.net, shape=data.shape, n_classes=data.n_classes), near, folder/'pool', n=pool, epochs=2, seed=seed, progress=progress)
+    pretrain(_net_fn(recipe, data), near, folder/'pool', n=pool, epochs=2, seed=seed, progress=progress)
     seeds = range(seed, seed + sets)
     jobs = [(kind, row, s) for s in seeds for kind in BN_KINDS for row in _bn_rows(kind)]
     def job(kind, row, s):
