@@ -35,7 +35,7 @@ test: $(STAMP)
 	$(PY) tools/check.py
 	$(PY) -m ruff check -q
 	$(PY) -c 'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(n_workers=2, do_print=True, timing=True)'
-	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q -n 2 --dist worksteal tests
 
 test-all: out/tests/fast.ok $(SLOW)
 out/tests/fast.ok: $(FILES)

@@ -397,9 +397,10 @@ def shuffled(self:Synthetic,
 def changed(self:Synthetic,
     **kw,             # arguments of `Synthetic`, such as images, lr, epochs, inner, bn
 ) -> Synthetic:       # a new set
-    "A copy with some of its arguments changed."
-    own = dict(images=self.images, labels=self.labels, n_classes=self.n_classes, epochs=self.epochs, lr=self.lrs.detach(), inner=self.inner, learn=self.learn, norm=self.norm, init=self.init,
-               meta=copy.deepcopy(self.meta), order=self.order, bn=self.bn, stats=self.stats)
+    "A deep copy with some of its arguments changed; it shares no tensor with this set."
+    s = self.copy()
+    own = dict(images=s.images, labels=s.labels, n_classes=s.n_classes, epochs=s.epochs, lr=s.lrs.detach(), inner=s.inner, learn=s.learn, norm=s.norm, init=s.init,
+               meta=s.meta, order=s.order, bn=s.bn, stats=s.stats)
     return Synthetic(**{**own, **kw})
 
 @patch

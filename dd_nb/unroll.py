@@ -20,7 +20,7 @@ from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call,vmap
 
-from .batchnorm import explicit_norm,norm_layers,plain_norm,set_mode
+from .batchnorm import explicit_norm,norm_layers,norm_stats,plain_norm,set_mode
 from .synthetic import Inner,Synthetic,_check_count
 
 # %% ../nbs/06_unroll.ipynb #b089e8a9
@@ -58,6 +58,11 @@ def _twin(net, mode):
     if mode not in own: own[mode] = set_mode(copy.deepcopy(net), mode)
     return own[mode]
 
+def _forward(net, params, buffers, x):
+    "The network's output, and its buffers after the forward pass, which has written into those of the dictionary or replaced them."
+    d = {**params, **buffers}
+    return functional_call(net, d, (x,)),{k: d[k] for k in buffers}
+
 # %% ../nbs/06_unroll.ipynb #41ebb9b0
 @dataclass(frozen=True)
 class State:
@@ -85,11 +90,8 @@ class State:
         x:Tensor,  # (n, ...) examples, the same for all of stacked networks
     ) -> 'State':  # the same weights; running means and variances are those of `x`
         "With BatchNorm's statistics measured on `x`, all layers in one forward pass, as by torch's own BatchNorm with momentum 1. Differentiable."
-        net,names = _twin(self.net, 'calibrate'),list(self.buffers)
-        def f(p, b, x):
-            d = {**p, **b}
-            functional_call(net, d, (x,))
-            return {k: d[k] for k in names}
+        net = _twin(self.net, 'calibrate')
+        def f(p, b, x): return _forward(net, p, b, x)[1]
         buffers = {k: v.clone() for k,v in self.buffers.items()}
         if self.nets is None: return replace(self, buffers=f(self.params, buffers, x))
         return replace(self, buffers=vmap(f, in_dims=(0, 0, None), randomness='different')(self.params, buffers, x))
@@ -217,9 +219,8 @@ class _Plan:
         w = [v if v.requires_grad else v.detach().requires_grad_() for v in z[:P]]
         buffers = {k: v.clone() for k,v in zip(self.bufs, z[P*(1+K):])}   # train mode writes into what it is handed
         def loss(p, b, x):
-            d = {**p, **b}
-            l = loss_fn(functional_call(self.net, d, (x,)), y)
-            return l,{k: d[k] for k in b}   # written into, or replaced
+            out,b = _forward(self.net, p, b, x)
+            return loss_fn(out, y),b
         with torch.enable_grad():
             if self.augment is not None: x = _channels_last(self.first, self.augment(x))
             if self.base.nets is None: l,buffers = loss(dict(zip(self.names, w)), buffers, x)
@@ -254,7 +255,7 @@ def _ready(syn, state):
     "A trained network with the statistics that S's policy for BatchNorm wants it to be used with."
     if syn.bn == 'calibrated': return state.calibrated(syn.stats['images'])
     if syn.bn != 'learned': return state
-    want,have = {f'{k}.{n}'.lstrip('.') for k in norm_layers(state.net) for n in ('running_mean', 'running_var')},syn.running_stats()
+    want,have = norm_stats(state.net),syn.running_stats()
     for k in sorted(want):   # a network without BatchNorm wants none
         if k not in have: raise ValueError(f'the set has no learned statistics for {k!r} of this network, only for {", ".join(have)}')
         if have[k].shape != state.buffers[k].shape[-1:]: raise ValueError(f'the learned statistics do not fit the network: {k!r} is {tuple(have[k].shape)}, not {tuple(state.buffers[k].shape[-1:])}')
@@ -394,9 +395,9 @@ def _check_buffers(plan, x):
     before = {k: notes(m) for k,m in net.named_modules()}
     def passed(scale):
         one = (lambda v: v) if state.nets is None else (lambda v: v[0])
-        d = {**{k: one(v).detach().mul(scale).requires_grad_() for k,v in state.params.items()}, **{k: one(v).detach().clone() for k,v in state.buffers.items()}}
-        with torch.enable_grad(): functional_call(net, d, (x.detach()*scale,))
-        return {k: d[k] for k in state.buffers if d[k].is_floating_point()}
+        def leaf(v): v = v.detach()*scale; return v.requires_grad_(v.is_floating_point())
+        with torch.enable_grad(): b = _forward(net, {k: leaf(one(v)) for k,v in state.params.items()}, {k: one(v).detach().clone() for k,v in state.buffers.items()}, leaf(x))[1]
+        return {k: v for k,v in b.items() if v.is_floating_point()}
     with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(0); a = passed(1.)
         torch.manual_seed(0); b = passed(1.01)

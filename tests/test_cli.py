@@ -1,10 +1,12 @@
-"The commands, run as a shell runs them."
+"The commands: in processes of their own, as a shell runs them, or, where only the answer counts, by the same scripts in this one."
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,21 @@ def sh(cmd, *args, cwd=None):
     "Run one of the commands in a process of its own."
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
     return subprocess.run([Path(sys.executable).parent/cmd, *map(str, args)], capture_output=True, text=True, env=env, cwd=cwd)
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    "As `sh`, in this process, which has imported torch already."
+    def run(cmd, *args, cwd=None):
+        script = str(Path(sys.executable).parent/cmd)
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
+        if cwd is not None: monkeypatch.chdir(cwd)
+        code = 0
+        try: runpy.run_path(script, run_name='__main__')
+        except SystemExit as e: code = e.code or 0
+        out = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out.out, stderr=out.err)
+    return run
 
 
 @pytest.fixture(scope='module')
@@ -69,13 +86,13 @@ def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path):
 
 
 @pytest.mark.parametrize('cmd', ['dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench'])
-def test_help(cmd):
-    r = sh(cmd, '--help')
+def test_help(cmd, here):
+    r = here(cmd, '--help')
     assert r.returncode == 0 and 'usage' in r.stdout
 
 
-def test_lists():
-    assert 'mnist-fixed-10' in sh('dd_reproduce').stdout and 'time-to-90' in sh('dd_bench').stdout
+def test_lists(here):
+    assert 'mnist-fixed-10' in here('dd_reproduce').stdout and 'time-to-90' in here('dd_bench').stdout
 
 
 BAD = [
@@ -103,19 +120,24 @@ BAD = [
 
 
 @pytest.mark.parametrize('args, text', BAD, ids=[' '.join(map(str, a)) for a, _ in BAD])
-def test_bad_input_is_one_line_and_exit_code_2(args, text, tmp_path):
-    r = sh(*args, cwd=tmp_path)
+def test_bad_input_is_one_line_and_exit_code_2(args, text, tmp_path, here):
+    r = here(*args, cwd=tmp_path)
     assert r.returncode == 2, r.stderr
     assert len(r.stderr.strip().splitlines()) == 1 and re.search(text, r.stderr) and r.stdout == ''
     assert not list(tmp_path.iterdir()), 'nothing half-written'
 
 
-def test_damaged_files_are_refused(ten, tmp_path):
+def test_one_refusal_in_a_process_of_its_own(tmp_path):
+    r = sh('dd_distill', 'digits', '--iters', 0, cwd=tmp_path)
+    assert r.returncode == 2 and r.stdout == '' and len(r.stderr.strip().splitlines()) == 1 and 'iters must be at least 1' in r.stderr
+
+
+def test_damaged_files_are_refused(ten, tmp_path, here):
     blob = ten[0].read_bytes()
     for name, b in (('short', blob[:-7]), ('text', b'hello'), ('empty', b'')):
         (tmp_path/name).write_bytes(b)
         for cmd in ('dd_evaluate', 'dd_show'):
-            r = sh(cmd, tmp_path/name, cwd=tmp_path)
+            r = here(cmd, tmp_path/name, cwd=tmp_path)
             assert r.returncode == 2 and 'not a readable dd_nb file' in r.stderr and len(r.stderr.strip().splitlines()) == 1
 
 
