@@ -105,7 +105,7 @@ def with_bn(self:Synthetic,
         start = norm_stats(explicit_norm(copy.deepcopy(net)))
         if not start: raise ValueError(f"net must have BatchNorm layers with running statistics for bn='learned', got a {type(net).__name__} without any")
         x = self.images
-        stats = {k: (inv_softplus if k.endswith('_var') else torch.clone)(v).to(x.device, x.dtype) for k,v in start.items()}
+        stats = {k: (inv_softplus if k.endswith('var') else torch.clone)(v).to(x.device, x.dtype) for k,v in start.items()}
         learn = *learn,'stats'
     elif policy == 'calibrated':
         if data is None: raise ValueError("data must be given for bn='calibrated': the real set, from whose training split the images come")

@@ -398,9 +398,8 @@ def changed(self:Synthetic,
     **kw,             # arguments of `Synthetic`, such as images, lr, epochs, inner, bn
 ) -> Synthetic:       # a new set
     "A deep copy with some of its arguments changed; it shares no tensor with this set."
-    s = self.copy()
-    own = dict(images=s.images, labels=s.labels, n_classes=s.n_classes, epochs=s.epochs, lr=s.lrs.detach(), inner=s.inner, learn=s.learn, norm=s.norm, init=s.init,
-               meta=s.meta, order=s.order, bn=s.bn, stats=s.stats)
+    own = dict(images=self.images, labels=self.labels, n_classes=self.n_classes, epochs=self.epochs, lr=self.lrs.detach(), inner=self.inner, learn=self.learn, norm=self.norm,
+               init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta), order=self.order, bn=self.bn, stats=self.stats)   # the other tensors are copied by the constructor
     return Synthetic(**{**own, **kw})
 
 @patch
@@ -411,7 +410,7 @@ def copy(self:Synthetic) -> Synthetic:
     new.stats = {k: v.detach().clone() for k,v in self.stats.items()}
     new.order = None if self.order is None else self.order.clone()
     new.meta = copy.deepcopy(self.meta)
-    if self.init is not None: new.init = {k: ({n: t.clone() for n,t in v.items()} if k in ('params', 'buffers') else copy.deepcopy(v)) for k,v in self.init.items()}
+    new.init = copy.deepcopy(self.init)
     for t in new.parameters(): t.requires_grad_()
     return new
 
