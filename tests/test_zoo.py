@@ -49,13 +49,13 @@ def test_the_first_entry_is_as_good_as_it_says(data_root):
     assert sum(scores)/3 >= .938      # the paper: 93.76 %
 
 
-@pytest.mark.parametrize('name,least', [('mnist-random-100', .87), ('mnist-random-100-gd', .795)])
+@pytest.mark.parametrize('name,least', [('mnist-random-100', .87), ('mnist-random-100-gd', .795), ('mnist-bn-100', .9)])
 def test_sets_for_any_network_are_as_good_as_they_say(name, least, data_root):
     data = load_data('mnist', root=data_root)
     for seed in list_zoo()[name]:
         syn = load_zoo(name, seed)
         test, score = syn.meta['test'], evaluate(syn, None, data, n_nets=8)
-        assert test['networks'] == 200 and test['mean'] >= least and test['std'] <= .04
+        assert test['networks'] == syn.meta['recipe']['n_nets'] and test['mean'] >= least and test['std'] <= .04
         assert abs(score.mean - test['mean']) < 4*test['std']/8**.5
 
 
