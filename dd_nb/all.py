@@ -7,6 +7,7 @@ from .batchnorm import *
 from .unroll import *
 from .inits import *
 from .linear import *
+from .coresets import *
 from .evaluate import *
 from .distill import *
 from .zoo import *

@@ -9,7 +9,7 @@ __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_sh
 import io,math,sys
 import json as js
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict,replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +17,10 @@ import torch
 from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,machine
+from .coresets import STARTS,coreset
 from .data import load_data
 from .distill import distill
-from .evaluate import evaluate,stored_source
+from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
 from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
@@ -95,7 +96,7 @@ def dd_distill(
     ipc:int=1,                # images per class and step
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
-    start:str='real',         # where the images start: noise, real, means or kmeans
+    start:str='real',         # where the images start: noise, real, means, kmeans, herding, kcenter or nearest
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
     bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
@@ -119,12 +120,10 @@ def dd_distill(
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
-        if start not in ('noise', 'real', 'means', 'kmeans'): raise ValueError(f"start must be 'noise', 'real', 'means' or 'kmeans', got {start!r}")
+        if start not in STARTS: raise ValueError(f'start must be one of {", ".join(STARTS)}, got {start!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
-        try: kw = js.loads(netargs)
-        except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {netargs!r}') from e
-        if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {netargs!r}')
+        kw = _json_object('netargs', netargs)
         d = load_data(data, root=root or None, size=size or None, zca=zca, device=device)
         if not net: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
@@ -145,34 +144,89 @@ def dd_distill(
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
 # %% ../nbs/22_cli.ipynb #03f9a61b
+def _json_object(name, text):
+    try: kw = js.loads(text)
+    except js.JSONDecodeError as e: raise ValueError(f'{name} must be a JSON object, got {text!r}') from e
+    if not isinstance(kw, dict): raise ValueError(f'{name} must be a JSON object, got {text!r}')
+    return kw
+
+def _score_plot(scores, name):
+    "A picture of a table of scores, as PNG: a group of bars for each architecture, with standard deviations."
+    from matplotlib.figure import Figure
+    archs = list(next(iter(scores.values())))
+    fig = Figure(figsize=(max(4, 1.1*len(archs)*max(1, len(scores)/2) + 1), 3), layout='constrained')
+    ax,w = fig.subplots(),.8/len(scores)
+    for i,((row,rs),c) in enumerate(zip(scores.items(), ('#D55E00', '#0072B2', '#009E73', '#CC79A7'))):
+        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std for a in archs], color=c, label=row, capsize=2)
+    ax.set(xticks=range(len(archs)), xticklabels=archs, ylabel=f'test accuracy on {name}, %', ylim=(0, 100)); ax.grid(alpha=.3, axis='y')
+    ax.tick_params(axis='x', rotation=20 if len(archs) > 3 else 0)
+    fig.legend(loc='outside lower center', ncols=2)
+    buf = io.BytesIO()
+    fig.savefig(buf, format='png', dpi=120)
+    return buf.getvalue()
+
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
+    protocol:str='',          # own: the schedule that was learned with the set; plain, tuned or augmented: see 17_evaluate; by default own for our files and plain for others
+    archs:str='',             # networks to train, with commas between them, or all: those of the review; by default the one the set was made for, or ConvNet
+    netargs:str='{}',         # further arguments of these networks as JSON
+    nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
+    compare:store_true=False, # also judge as many random real images, class means and k-means centres (not for the protocol own)
+    epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on; by default the one the set was made for
-    net:str='',               # network to train; by default the one the set was made for
-    netargs:str='{}',         # further arguments of the network as JSON
-    nets:int=20,              # fresh networks, where the initialisation is not fixed
+    labels:str='',            # file of the labels, where FILE holds images alone
+    scale:str='auto',         # of float images in files of others: normalised, pixels, or auto: pixels if they never leave [0, 1]
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
+    device:str='cpu',         # cpu, cuda, ...
     seed:int=0,               # which held-out networks
     json:str='',              # also write the result to this JSON file
+    plot:str='',              # also draw the result into this PNG file
+    quiet:store_true=False,   # no progress bar
 ):
-    "Train fresh networks on a saved set by its own schedule and print their test accuracy."
+    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders."
     with clear_errors():
-        syn = _load_set(file)
-        if json: check_writable(json)
-        name = data or syn.meta.get('data', {}).get('name')
+        device = _device(device)
+        for path in (json, plot):
+            if path: check_writable(path)
+        ours = Path(file).suffix not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
+        syn = _load_set(file) if ours else None
+        protocol = protocol or ('own' if ours else 'plain')
+        if protocol != 'own': p = get_protocol(protocol)
+        elif not ours or compare or epochs: raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if ours else 'for a set that has no schedule'}, got 'own'")
+        else: p = None
+        if epochs: p = replace(p, epochs=epochs)
+        name = data or (syn.meta.get('data', {}).get('name') if ours else None)
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        size = size or (syn.shape[-1] if syn.is_image and syn.shape[-1] == syn.shape[-2] else None)
-        d = load_data(name, root=root or None, size=size, zca=zca or (syn.norm is not None and syn.norm.zca_reg) or False)
-        if net:
-            kw = js.loads(netargs)
-            source = RandomInit(lambda: make_net(net, shape=d.shape, n_classes=d.n_classes, **kw))
-        else: source = stored_source(syn)
-        score = evaluate(syn, source, d, n_nets=nets, seed=seed)
-        print(f'{file} on {d.name}: {score}')
-        if json: write_atomic(json, js.dumps(dict(file=str(file), data=d.name, mean=score.mean, std=score.std, all=score.all), indent=1).encode())
+        square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
+        d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca or (ours and syn.norm is not None and syn.norm.zca_reg) or False, device=device)
+        sets = syn if ours else read_set(file, d, labels or None, scale)
+        kw = _json_object('netargs', netargs)
+        names = list(ARCHS) if archs == 'all' else [a.strip() for a in archs.split(',')] if archs else []
+        sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
+        if not sources:
+            spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
+            sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
+        rows = {Path(file).name: sets}
+        if compare:
+            first = sets if ours else sets[0]
+            n = len(first) if ours else len(first[1])
+            if n % d.n_classes: raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
+            many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
+            rows |= {'random real': [coreset('real', d, n//d.n_classes, seed=i) for i in many], 'class means': coreset('means', d, n//d.n_classes)} | ({'k-means centres': coreset('kmeans', d, n//d.n_classes)} if n > d.n_classes else {})
+        scores = {}
+        for row,s in rows.items():
+            k = len(s) if isinstance(s, list) else 1
+            for a,source in sources.items():
+                r = evaluate(s, source, d, n_nets=nets, seed=seed) if p is None else benchmark(s, d, source, p, max(1, nets//k), seed, progress=not quiet)
+                scores.setdefault(row, {})[a] = r
+                print(f'{row} on {d.name}, {a}: {r}' + (f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''))
+        if json:
+            table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
+            write_atomic(json, js.dumps(dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed, scores=table), indent=1).encode())
+        if plot: write_atomic(plot, _score_plot(scores, d.name))
 
 @call_parse
 def dd_show(

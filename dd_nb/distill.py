@@ -7,13 +7,13 @@ __all__ = ['SCHEDULES', 'History', 'cosine_decay', 'constant', 'step_decay', 'Gr
            'TimeLimit', 'Watch', 'Loop', 'distill']
 
 # %% ../nbs/03_single_step.ipynb #4b803c6e
-import io,math,sys,time
+import io,math,time
 from dataclasses import asdict,dataclass,field,replace
 from pathlib import Path
 
 import torch
 
-from .data import Data,split_validation
+from .data import Data,progress_bar,split_validation
 from .evaluate import accuracy,check_fits
 from .inits import Ranks,judges
 from .synthetic import Synthetic,_check_count,write_atomic
@@ -126,10 +126,7 @@ class Recorder:
 class Progress:
     "A progress bar with the rate, the time left and the current loss and validation accuracy."
     def before_run(self, loop):
-        if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
-        else: from tqdm import tqdm
-        live = 'ipykernel' in sys.modules or sys.stderr.isatty()   # a log file gets a line now and then
-        self.bar = tqdm(total=loop.iters, initial=loop.it, unit='step', mininterval=.5 if live else 30, dynamic_ncols=live, desc='distill')
+        self.bar = progress_bar(loop.iters, 'distill', initial=loop.it)
     def after_step(self, loop): self.bar.update(1)
     def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}'
                                 + (f', {loop.history.skipped} skipped' if loop.history.skipped else ''), refresh=False)

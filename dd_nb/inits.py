@@ -7,7 +7,7 @@ __all__ = ['FixedInit', 'stored_init', 'RandomInit', 'RankError', 'Ranks', 'join
            'AgingPool', 'Mixture', 'judges']
 
 # %% ../nbs/05_random_init.ipynb #c05203eb
-import copy,json,math,os,sys,threading
+import copy,json,math,os,threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from safetensors.torch import save as st_save
 from torch import nn
 
+from .data import progress_bar
 from .networks import make_net
 from .synthetic import FORMAT,Synthetic,_check_count,_digest,as_inner,read_tensors,write_atomic
 from .unroll import State,_side_by_side,functional,loss_fn,train_step
@@ -275,9 +276,7 @@ def pretrain(
     if missing:
         draw = RandomInit(make_net, seed)
         x,y,lock = data.x_train,data.y_train,threading.Lock()
-        if 'ipykernel' in sys.modules: from tqdm.auto import tqdm
-        else: from tqdm import tqdm
-        with tqdm(total=len(missing), desc='pretrain', unit='net', disable=not progress or ranks.rank > 0) as bar:
+        with progress_bar(len(missing), 'pretrain', 'net', show=progress and ranks.rank == 0) as bar:
             def one(i):
                 with lock: net = draw.net(i).to(data.device, data.dtype)   # torch's generator is one for all threads
                 acc = _accuracy(_train(net, x, y, epochs, lr, batch_size, seed*1_000_003 + i), data)

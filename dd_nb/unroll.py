@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 'train_step', 'trained', 'Pick', 'pick_strategy',
-           'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'hypergradients']
+           'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'unstack', 'hypergradients']
 
 # %% ../nbs/06_unroll.ipynb #f501ea88
 import copy,hashlib,io,math,os,pickle,threading,weakref
@@ -624,6 +624,13 @@ def stack(
         if s.net is not a.net or s.opt.get('n', 0) != a.opt.get('n', 0): raise ValueError('states must share one structure and number of steps to be stacked, got different networks')
     def f(ds): return {k: torch.stack([d[k] for d in ds]) if torch.is_tensor(v) else f([d[k] for d in ds]) if isinstance(v, dict) else v for k,v in ds[0].items()}
     return replace(a, params=f([s.params for s in states]), buffers=f([s.buffers for s in states]), opt=f([s.opt for s in states]), nets=len(states))
+
+def unstack(
+    state:State,  # of `stack`
+) -> list:        # states
+    "The networks of a stacked state, one by one."
+    def f(d, i): return {k: v[i] if torch.is_tensor(v) else f(v, i) if isinstance(v, dict) else v for k,v in d.items()}
+    return [replace(state, params=f(state.params, i), buffers=f(state.buffers, i), opt=f(state.opt, i), nets=None) for i in range(state.nets)]
 
 _POOLS = {}   # number of threads -> pool, kept for the life of the process
 

@@ -12,6 +12,7 @@ from importlib import resources
 
 import torch
 
+from .coresets import STARTS
 from .data import load_data,split_validation
 from .distill import distill
 from .evaluate import Score,accuracy,evaluate,tune_lr
@@ -29,7 +30,7 @@ class Recipe:
     data:str                                    # data set
     net:dict                                    # network, as `make_net` takes it, without shape, classes and seed
     fixed:bool = True                           # one known initialisation, or a new one at every outer step
-    start:str = 'means'                         # how S starts: 'noise', 'real', 'means' or 'kmeans'
+    start:str = 'means'                         # how S starts: one of STARTS, see 18_coresets
     syn:dict = field(default_factory=dict)      # arguments of the start: ipc, steps, epochs, lr, inner
     distill:dict = field(default_factory=dict)  # arguments of `distill`
     unroll:dict = field(default_factory=dict)   # arguments of `Unroll`
@@ -55,6 +56,7 @@ def recipe_start(
     seed:int=0,     # of the run
 ) -> Synthetic:
     "The synthetic set that a recipe starts from."
+    if recipe.start not in STARTS: raise ValueError(f'start must be one of {", ".join(STARTS)}, got {recipe.start!r}')
     if recipe.start == 'noise': syn = Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
     else: syn = getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
     return syn if recipe.bn == 'tracked' else syn.with_bn(recipe.bn, _net_fn(recipe, data)(seed), data, seed=seed)

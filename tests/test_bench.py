@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dd_nb import bench
-from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _bn_cost, _interval, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
+from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _bn_cost, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
                          print_batchnorm, print_hypergrad, print_pool, print_ranks, print_time_to_accuracy, ranks, time_to_accuracy)
 from dd_nb.networks import make_net
 from dd_nb.zoo import Recipe
@@ -273,9 +273,3 @@ def test_policies_for_batchnorm(tmp_path, capsys):
     print_batchnorm(json.loads(json.dumps(out)))
     assert 'pre-trained, calibrated' in capsys.readouterr().out
     with pytest.raises(ValueError, match='sets must be'): batchnorm(sets=0)
-
-
-def test_an_interval():
-    "Three numbers by hand: mean 2, standard error 1/sqrt(3), the t quantile for two degrees of freedom 4.303."
-    mean, half = _interval([1., 2., 3.])
-    assert mean == 2 and half == pytest.approx(4.3027/3**.5, abs=1e-4)

@@ -56,11 +56,31 @@ def test_evaluate_reproduces_the_score(ten, tmp_path):
     path, said = ten
     r = sh('dd_evaluate', path, '--json', tmp_path/'a.json')
     assert r.returncode == 0, r.stderr
-    score = json.loads((tmp_path/'a.json').read_text())
+    score = json.loads((tmp_path/'a.json').read_text())['scores'][path.name]['LeNet']
     assert score['mean'] == Synthetic.load(path).meta['test']['mean'] and len(score['all']) == 1
     assert re.search(r'Score\([\d.]+%', r.stdout).group() in said
-    r = sh('dd_evaluate', path, '--net', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
-    assert r.returncode == 0 and len(json.loads((tmp_path/'b.json').read_text())['all']) == 2
+    r = sh('dd_evaluate', path, '--archs', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
+    assert r.returncode == 0 and len(json.loads((tmp_path/'b.json').read_text())['scores'][path.name]['MLP']['all']) == 2
+
+
+def test_evaluate_by_a_protocol_beside_coresets(ten, tmp_path, here):
+    path, _ = ten
+    r = here('dd_evaluate', path, '--protocol', 'tuned', '--archs', 'LeNet, MLP', '--nets', 2, '--epochs', 3, '--compare', '--quiet', '--json', tmp_path/'a.json', '--plot', tmp_path/'a.png')
+    assert r.returncode == 0, r.stderr
+    out = json.loads((tmp_path/'a.json').read_text())
+    assert list(out['scores']) == [path.name, 'random real', 'class means'] and out['protocol']['epochs'] == 3
+    assert all(set(row) == {'LeNet', 'MLP'} and 0 <= row['MLP']['mean'] <= 1 and row['MLP']['lr'] in out['protocol']['lrs'] for row in out['scores'].values())
+    assert (tmp_path/'a.png').read_bytes()[:4] == b'\x89PNG' and r.stdout.count('step size') == 6
+
+
+def test_evaluate_of_what_others_made(ten, tmp_path, here):
+    path, _ = ten
+    s = Synthetic.load(path)
+    torch.save((s.images.detach()[0], s.labels[0]), tmp_path/'peer.pt')
+    args = '--data', 'digits', '--archs', 'MLP', '--nets', 2, '--epochs', 2, '--quiet'
+    a, b = (here('dd_evaluate', f, *args, '--protocol', 'plain', '--json', tmp_path/'a.json') for f in (tmp_path/'peer.pt', path))
+    assert a.returncode == b.returncode == 0, a.stderr + b.stderr
+    assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
 
 
 def test_show(ten, tmp_path):
@@ -113,6 +133,11 @@ BAD = [
     (('dd_distill', 'digits', '--out', '/proc/no/ten.safetensors'), 'cannot be written'),
     (('dd_distill', '/nowhere/at/all'), 'nowhere'),
     (('dd_evaluate', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
+    (('dd_evaluate', 'nowhere.pt', '--data', 'digits'), "there is no file 'nowhere.pt'"),
+    (('dd_evaluate', 'nowhere.pt'), 'data must be given'),
+    (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'"),
+    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of plain, tuned, augmented, got 'best'"),
+    (('dd_evaluate', 'mnist-fixed-10', '--compare'), 'protocol must be one of plain, tuned, augmented for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_reproduce', 'mnist-unfixed'), 'name must be one of'),
     (('dd_bench', 'everything'), 'name must be one of'),

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.evaluate import Score, accuracy, evaluate, tune_lr
+from dd_nb.evaluate import Score, accuracy, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import LeNet, Logistic
 from dd_nb.synthetic import Synthetic
+from dd_nb.unroll import stack, trained, unstack
 
 
 @pytest.fixture(scope='module')
@@ -66,3 +67,24 @@ def test_tuning_does_not_look_at_the_test_set(data):
     a, b = (tune_lr(syn, source, d, lrs=(.001, .01, .1)) for d in (data, other))
     assert torch.equal(a.lrs, b.lrs)
     assert evaluate(a, source, data).mean >= evaluate(Synthetic.means(data, lr=.001), source, data).mean
+
+
+def test_aninterval():
+    "Three numbers by hand: mean 2, standard error 1/sqrt(3), the t quantile for two degrees of freedom 4.303."
+    mean, half = interval([1., 2., 3.])
+    assert mean == 2 and half == pytest.approx(4.3027/3**.5, abs=1e-4)
+
+
+def test_a_core_each_and_as_one_are_the_same(data):
+    "Several networks judged in threads, one after the other, or trained as a stack and taken apart again."
+    d = data.to(dtype=torch.float64)
+    syn = Synthetic.means(d, lr=.05, inner='adam').to(dtype=torch.float64)
+    source = RandomInit(lambda: LeNet(data.shape, 10), seed=4)
+    one, two = (evaluate(syn, source, d, 3, workers=w).all for w in (1, 2))
+    states = source.to(dtype=torch.float64).held_out(0).draw(3)
+    apart = unstack(trained(syn, stack(states)))
+    assert one == two == tuple(accuracy(s, d) for s in apart)
+    for s, alone in zip(apart, (trained(syn, s) for s in states)):
+        assert s.opt['n'] == alone.opt['n'] == 3
+        for k, v in alone.params.items(): assert torch.allclose(s.params[k], v, rtol=1e-8, atol=1e-10)
+        for k, v in alone.opt['m'].items(): assert torch.allclose(s.opt['m'][k], v, rtol=1e-8, atol=1e-12)

@@ -1,0 +1,275 @@
+"The judge for everybody's sets: one protocol, and nothing chosen on the test set."
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dd_nb.coresets import coreset
+from dd_nb.data import Data, Siamese, _Split, load_data
+from dd_nb.distill import distill
+from dd_nb.evaluate import (ARCHS, LRS, PROTOCOLS, Protocol, Score, _fit_stack, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
+                            hardened, interval, label_robust_score, read_set, robustness, storage, tune_lr)
+from dd_nb.inits import FixedInit, RandomInit
+from dd_nb.networks import ConvNet, make_net
+from dd_nb.synthetic import Synthetic
+from dd_nb.unroll import functional
+
+SHORT = Protocol(epochs=6)
+NET = dict(name='ConvNet', width=4, depth=2)
+
+
+@pytest.fixture(scope='module')
+def data(): return load_data('digits', size=8)
+
+
+@pytest.fixture(scope='module')
+def syn(data): return Synthetic.real(data, ipc=2, steps=2)
+
+
+def pair(s): return s.images.detach().flatten(0, 1), s.labels.flatten()
+
+
+def net(data, seed=0, **kw): return make_net(**{**NET, **kw}, shape=data.shape, n_classes=10, seed=seed)
+
+
+def test_fit_is_plain_sgd(data, syn):
+    "Batches in the order of the generator, momentum and weight decay as torch's, a tenth of the rate in the second half."
+    x, y = pair(syn)
+    p = Protocol(epochs=4, batch_size=16, lrs=(.05,))
+    got = fit(net(data), x, y, p, seed=3)
+    want, g = net(data).train(), torch.Generator().manual_seed(3)
+    opt = torch.optim.SGD(want.parameters(), .05, momentum=.9, weight_decay=5e-4)
+    for epoch in range(4):
+        if epoch == 2: opt.param_groups[0]['lr'] = .005
+        order = torch.randperm(40, generator=g)
+        for idx in (order[:16], order[16:32], order[32:]):
+            opt.zero_grad()
+            nn.functional.cross_entropy(want(x[idx]), y[idx]).backward()
+            opt.step()
+    assert not got.training and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got.parameters(), want.parameters()))
+
+
+@pytest.mark.parametrize('norm', ['instance', 'batch'])
+@pytest.mark.parametrize('augment', [None, Siamese('color_crop')])
+def test_a_stack_is_as_one_by_one(data, syn, norm, augment):
+    x, y = (t.double() if t.is_floating_point() else t for t in pair(syn))
+    nets, p = [net(data, i, norm=norm).double() for i in range(3)], Protocol(epochs=4, batch_size=16, augment='color_crop' if augment else None)
+    states = [functional(n) for n in nets]
+    stacked = _fit_stack(states, x, y, p, [5, 6, 7], augment)
+    for s, n, seed in zip(stacked, nets, (5, 6, 7)):
+        one = fit(n, x, y, p, seed, augment)
+        for k, v in one.named_parameters(): assert torch.allclose(v, s.params[k], rtol=1e-7, atol=1e-9), k
+        for k, v in one.named_buffers(): assert torch.allclose(v.double(), s.buffers[k].double(), rtol=1e-7, atol=1e-9), k
+        assert accuracy(one, data.to(dtype=torch.float64)) == accuracy(s, data.to(dtype=torch.float64))
+
+
+def test_a_last_batch_of_one_joins_the_one_before(data):
+    s = Synthetic.real(data, ipc=1).changed(images=data.x_train[None, :17], labels=data.y_train[None, :17], n_classes=10)
+    fit(net(data, norm='batch', depth=3), *pair(s), Protocol(epochs=1, batch_size=8))   # 1 x 1 maps: a batch of one would be refused
+
+
+def test_benchmark_is_fit_and_accuracy(data, syn):
+    score = benchmark(syn, data, NET, SHORT, n_nets=3, seed=2)
+    source = RandomInit(lambda: net(data, None)).held_out(2)
+    by_hand = [accuracy(fit(s.module(), *pair(syn), SHORT, 2*1_000_003 + i), data) for i, s in enumerate(source.draw(3))]
+    assert score.all == tuple(by_hand) and score.sets == 1 and score.lr == .01
+
+
+def test_pairs_lists_and_synthetics_are_the_same(data, syn):
+    a, b = benchmark(syn, data, NET, SHORT, 2), benchmark(pair(syn), data, NET, SHORT, 2)
+    many = benchmark([syn, pair(Synthetic.real(data, ipc=4, seed=1))], data, NET, SHORT, 2)
+    assert a.all == b.all == many.all[:2] and many.sets == 2 and len(many.all) == 4
+    x, y = pair(syn)
+    assert benchmark((x, nn.functional.one_hot(y, 10).float()), data, NET, SHORT, 2).mean == pytest.approx(a.mean, abs=.02)
+
+
+def test_neither_threads_nor_the_generator_matter(data, syn):
+    torch.manual_seed(0); a = benchmark(syn, data, NET, SHORT, 4, workers=1)
+    torch.manual_seed(1); state = torch.get_rng_state()
+    b = benchmark(syn, data, NET, SHORT, 4, workers=2)
+    assert a.all == b.all and torch.equal(state, torch.get_rng_state())
+
+
+def test_augmented_and_sources(data, syn):
+    p = Protocol(epochs=5, augment='standard')
+    a = benchmark(syn, data, NET, p, 2)
+    assert a.all == benchmark(syn, data, NET, p, 2).all != benchmark(syn, data, NET, replace(p, augment=None), 2).all
+    fixed = benchmark(syn, data, FixedInit(net(data)), SHORT, 2)
+    assert len(fixed.all) == 2
+    assert benchmark(syn, data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), SHORT, 2).mean > .1
+
+
+def test_networks_with_dropout_are_reproducible(data, syn):
+    def make(): return nn.Sequential(nn.Flatten(), nn.Dropout(.5), nn.Linear(64, 10))
+    assert benchmark(syn, data, make, SHORT, 3, workers=2).all == benchmark(syn, data, make, SHORT, 3, workers=2).all
+
+
+def test_the_interval_is_over_sets_where_there_are_several():
+    s = Score((.1, .3, .5, .7), sets=2)
+    assert s.half == interval([.2, .6])[1] and Score(s.all).half == interval(s.all)[1] and math.isnan(Score((.5,)).half)
+    assert s.half == pytest.approx(12.7062*.4/2, rel=1e-4)   # t for one degree of freedom; the standard error of two numbers is half their distance
+    assert '95 %' in repr(s) and '2 sets' in repr(s) and s.to_dict()['half'] == s.half and Score((.5,)).to_dict()['half'] is None
+
+
+def shuffled_test(data):
+    g = torch.Generator().manual_seed(9)
+    return Data(data._train, _Split(data.raw_test, data.y_test[torch.randperm(len(data.y_test), generator=g)]), data.name, data.classes, data.norm, data.dtype)
+
+
+def test_changing_test_labels_changes_no_choice(data, syn):
+    "What is chosen anywhere (a step size, an iterate, a coreset) is the same for other test labels; the scores are not."
+    other, tuned = shuffled_test(data), Protocol(epochs=20, lrs=(.0001, .05))
+    a, b = (benchmark(syn, d, NET, tuned, 2) for d in (data, other))
+    assert a.lr == b.lr == .05 and a.all != b.all
+    source = RandomInit(lambda: net(data, None), seed=0)
+    a, b = (tune_lr(Synthetic.means(d), source, d, lrs=(.0001, .05, .2), n_nets=2) for d in (data, other))
+    assert torch.equal(a.lrs, b.lrs) and evaluate(a, source, data, 2).all != evaluate(a, source, other, 2).all
+    for name in ('herding', 'kmeans', 'nearest'): assert torch.equal(coreset(name, data, 2).images, coreset(name, other, 2).images)
+    out = []
+    for d in (data, other):
+        s = Synthetic.real(d, ipc=1, lr=.1)
+        h = distill(s, source, d, iters=6, every=2, progress=False, n_eval=2)
+        out.append((s.images.detach(), h.best_it, h.accuracy))
+    assert torch.equal(out[0][0], out[1][0]) and out[0][1:] == out[1][1:]
+
+
+def test_the_step_size_is_the_best_on_validation_by_other_networks(data, syn, monkeypatch):
+    import dd_nb.evaluate as E
+    seen = []
+    def spy(jobs, d, p, *args):
+        seen.append((len(d.y_test), p.lrs, [id(j[0]) for j in jobs], [j[0].params['0.weight'] for j in jobs]))
+        return real(jobs, d, p, *args)
+    real = E._accuracies
+    monkeypatch.setattr(E, '_accuracies', spy)
+    benchmark(syn, data, NET, Protocol(epochs=2, lrs=(.01, .1)), 4)
+    *choosing, judging = seen
+    assert [s[1] for s in choosing] == [(.01,), (.1,)] and all(s[0] != len(data.y_test) for s in choosing) and judging[0] == len(data.y_test)
+    assert not any(torch.equal(a, b) for a in choosing[0][3] for b in judging[3])
+
+
+def test_cross_architecture(data, syn):
+    out = cross_architecture(syn, data, ['MLP', 'Logistic'], protocol=SHORT, n_nets=2)
+    assert list(out) == ['MLP', 'Logistic'] and all(len(s.all) == 2 for s in out.values())
+    with pytest.raises(ValueError, match='LeNet needs images'): cross_architecture(syn, data, ['MLP', 'LeNet'])
+    assert len(ARCHS) == 10
+    for spec in ARCHS.values(): make_net(**spec, shape=(3, 32, 32), n_classes=10)
+
+
+def test_storage_counts_what_is_shipped(data, syn):
+    s = storage(syn)
+    assert s['images'] == 40*64*4 and s['labels'] == 40 and s['lrs'] == 6*4 and s['total'] == 40*64*4 + 40 + 24 and s['real_images'] == s['total']/64
+    soft = syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float())
+    assert storage(soft)['labels'] == 40*10*4
+    bn = syn.with_bn('calibrated', data=data, per_class=3)
+    assert storage(bn)['statistics'] == 30*64*4 and storage(syn.minibatches(8))['order'] == 3*40*4
+
+
+def test_scores_lie_between_0_and_1():
+    assert label_robust_score(1., 1., 1., 0.) == pytest.approx((math.exp(.5) - math.exp(-1))/(math.e - math.exp(-1)))
+    assert label_robust_score(0., 1., 0., 1.) == pytest.approx(0) and augment_robust_score(1., 0., 1., 0.) == pytest.approx(1)
+    assert augment_robust_score(.5, .5, .5, .5) == pytest.approx((1 - math.exp(-1))/(math.e - math.exp(-1)))
+    with pytest.raises(ValueError, match=r'real_hard must be in \[0, 1\], got 85'): label_robust_score(.3, 85., .3, .1)
+
+
+def test_robustness_is_made_of_its_accuracies(data, syn):
+    import dd_nb.evaluate as E
+    short = dict(E.PROTOCOLS)
+    try:
+        E.PROTOCOLS |= dict(tuned=Protocol(epochs=3, lrs=(.01, .1)), augmented=Protocol(epochs=3, augment='standard'))
+        r = robustness(syn, data, NET, full=.9, n_nets=2)
+        soft = robustness(syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float()*2), data, NET, full_epochs=1, n_nets=2)
+    finally: E.PROTOCOLS.clear(); E.PROTOCOLS |= short
+    assert r['hlr'] == .9 - r['syn_hard'] and r['ior'] == r['syn_any'] - r['random_any'] and r['syn_hard'] == r['syn_any']
+    assert r['lrs'] == label_robust_score(r['syn_hard'], .9, r['syn_any'], r['random_any']) and 0 < r['ars'] < 1
+    assert soft['syn_hard'] == r['syn_hard'] != soft['syn_any'] and 0 < soft['real_hard'] <= 1
+
+
+def test_hardened(syn):
+    soft = syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float(), learn=('images', 'labels', 'lrs'))
+    assert torch.equal(hardened(soft).labels, syn.labels) and hardened(soft).learn == ('images', 'lrs') and hardened(syn) is syn
+    assert torch.equal(hardened((soft.images[0], soft.labels[0]))[1], syn.labels[0])
+
+
+# --- reading
+
+@pytest.fixture
+def xy(data, syn): return pair(syn)
+
+
+def test_reads_what_peers_write(data, xy, tmp_path):
+    x, y = xy
+    by_class = y.argsort(stable=True)
+    forms = {'pair': (x, y), 'dict': dict(images=x, labels=y), 'short': dict(x=x, y=y), 'dc': dict(data=[[x, y], [x + 1, y]], accs_all_exps=dict(a=[1.])), 'list': [[x, y], [x + 1, y]]}
+    for name, obj in forms.items():
+        torch.save(obj, tmp_path/f'{name}.pt')
+        sets = read_set(tmp_path/f'{name}.pt', data)
+        assert len(sets) == (2 if name in ('dc', 'list') else 1), name
+        assert torch.equal(sets[0][0], x) and torch.equal(sets[0][1], y) and sets[0][1].dtype == torch.long
+    torch.save(x[by_class], tmp_path/'bare.pt')   # class after class, the field's habit
+    assert torch.equal(read_set(tmp_path/'bare.pt', data)[0][1], y[by_class])
+    torch.save(x, tmp_path/'images_best.pt'); torch.save(y, tmp_path/'labels_best.pt')
+    assert torch.equal(read_set(tmp_path/'images_best.pt', data)[0][1], y)
+    torch.save(nn.functional.one_hot(y, 10).double(), tmp_path/'soft.pt')
+    assert read_set(tmp_path/'bare.pt', data, labels=tmp_path/'soft.pt')[0][1].shape == (40, 10)
+    np.savez(tmp_path/'a.npz', images=x.numpy(), labels=y.numpy().astype('uint8'))
+    assert torch.equal(read_set(tmp_path/'a.npz', data)[0][0], x)
+
+
+def test_bytes_and_pixels_are_normalised(data, syn, xy, tmp_path):
+    x, y = xy
+    pixels = syn.display_images().flatten(0, 1)
+    for name, images, scale, tol in (('bytes', (pixels*255).round().to(torch.uint8), 'auto', .02), ('pixels', pixels, 'auto', 1e-4), ('said', pixels, 'pixels', 1e-4)):
+        torch.save((images, y), tmp_path/f'{name}.pt')
+        assert (read_set(tmp_path/f'{name}.pt', data, scale=scale)[0][0] - x).abs().max() < tol, name
+    torch.save((pixels, y), tmp_path/'n.pt')
+    assert torch.equal(read_set(tmp_path/'n.pt', data, scale='normalised')[0][0], pixels)
+    syn.norm = data.norm
+    syn.to_image_folder(tmp_path/'folder')
+    [(a, b)] = read_set(tmp_path/'folder', data)
+    assert sorted(b.tolist()) == sorted(y.tolist()) and (a[b == 3].sum() - x[y == 3].sum()).abs() < 5
+    syn.save(tmp_path/'ours.safetensors')
+    assert isinstance(read_set(tmp_path/'ours.safetensors', data), Synthetic)
+
+
+class Evil:
+    def __reduce__(self): return (open, ('marker', 'w'))
+
+
+@pytest.mark.parametrize('what, match', [
+    (lambda x, y: (x[:, :, :4], y), r'images must have shape \(n, 1, 8, 8\) for digits, got \(40, 1, 4, 8\)'),
+    (lambda x, y: (x, y[:7]), r'labels must have shape \(40,\) or \(40, 10\), got \(7,\)'),
+    (lambda x, y: (x, y + 5), r'labels must lie in 0..9, got 5..14'),
+    (lambda x, y: (x*math.nan, y), 'images must be finite'),
+    (lambda x, y: (x, y + .5), 'labels must be whole numbers'),
+    (lambda x, y: x[:7], 'labels must be given: the 7 images'),
+    (lambda x, y: dict(weights=x), 'must hold a tensor of images'),
+    (lambda x, y: 'text', 'must hold a tensor of images'),
+    (lambda x, y: (x.to(torch.int32), y), 'must hold images as floats or bytes'),
+    (lambda x, y: Evil(), 'cannot be read as tensors'),
+])
+def test_bad_files(data, xy, tmp_path, what, match, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(what(*xy), 'a.pt')
+    with pytest.raises(ValueError, match=match): read_set('a.pt', data)
+    assert not (tmp_path/'marker').exists()
+
+
+def test_other_bad_input(data, syn, xy, tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file'): read_set('nowhere.pt', data)
+    with pytest.raises(ValueError, match='path must be a folder or a file .safetensors'): read_set('a.txt', data)
+    (tmp_path/'a.npz').write_bytes(b'not a zip')
+    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'a.npz', data)
+    np.savez(tmp_path/'o.npz', images=np.array([Evil()], dtype=object))
+    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'o.npz', data)
+    with pytest.raises(ValueError, match="scale must be one of auto, normalised, pixels, got 'bytes'"): read_set('a.pt', data, scale='bytes')
+    with pytest.raises(ValueError, match="protocol must be one of plain, tuned, augmented, got 'best'"): benchmark(syn, data, NET, 'best')
+    with pytest.raises(ValueError, match='n_nets must be at least 1'): benchmark(syn, data, NET, n_nets=0)
+    with pytest.raises(ValueError, match='sets must hold at least one'): benchmark([], data, NET)
+    with pytest.raises(TypeError, match='sets must be a Synthetic, a pair'): benchmark(3, data, NET)
+    with pytest.raises(ValueError, match='lrs must be positive'): Protocol(lrs=(0.,))
+    with pytest.raises(ValueError, match='strategy must be made of'): Protocol(augment='blur')
+    with pytest.raises(ValueError, match='augment must be given'): fit(ConvNet(data.shape, 10, width=4, depth=1), *xy, 'augmented')
+    assert PROTOCOLS['plain'].n_epochs == 300 and PROTOCOLS['augmented'].n_epochs == 1000 and get_protocol('tuned').lrs == LRS
