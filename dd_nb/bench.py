@@ -26,7 +26,7 @@ from torch.func import functional_call,grad,stack_module_state,vmap
 from .coresets import coreset,feature_net
 from .data import data_from_tensors,load_data,progress_bar
 from .distill import StopDistill,distill,step_decay
-from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,label_robust_score,made_for,augment_robust_score,stored_source
+from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
@@ -1056,9 +1056,8 @@ def judge(
             whole = cell(f"{data.name}-{'-'.join(map(str, net.values()))}-full", dict(seed=seed, full=full, net=net), lambda: benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full), 1, seed))
             a,scores = {p: {k: s['mean'] for k,s in r[p].items()} for p in protocols},{}
             if 'tuned' in a:
-                d,n = a['tuned']['distilled'],a['tuned']['random real']
-                scores = dict(full=whole['mean'], hlr=whole['mean'] - d, ior=d - n, lrs=label_robust_score(d, whole['mean'], d, n))
-                if 'augmented' in a: scores['ars'] = augment_robust_score(a['augmented']['distilled'], a['augmented']['random real'], d, n)
+                pairs = [a[p][k] for p in ('tuned', 'augmented') if p in a for k in ('distilled', 'random real')]
+                scores = dict(full=whole['mean'], **ranking(pairs[0], whole['mean'], *pairs))
             rows[name] = dict(data=data.name, net=net, images=len(first), fixed=fixed, scores=r, ranking=scores)
     return dict(benchmark='judge', seed=seed, sets=sets, nets=nets, protocols={p: asdict(get_protocol(p)) for p in protocols}, full_epochs=full, machine=machine(), rows=rows)
 

@@ -84,7 +84,7 @@ def near_centres(
     return torch.tensor(out)
 
 # %% ../nbs/18_coresets.ipynb #b48eb16f
-def _chosen(cls, data, pick, net, ipc, steps, epochs, lr, inner, seed, **kwargs):
+def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, **kwargs):
     "A set of real examples: of each class those that `pick(features, need)` names."
     def choose(i, need, take):
         i = i.sort().values   # whatever order they were dealt in
@@ -94,47 +94,30 @@ def _chosen(cls, data, pick, net, ipc, steps, epochs, lr, inner, seed, **kwargs)
 @patch(cls_method=True)
 def herding(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
-    ipc:int=1,               # examples per class and step
-    steps:int=1,             # distinct steps
-    epochs:int=3,            # passes over the steps
-    lr:float=.02,            # every step size at the start
-    inner='sgd',             # inner optimiser
-    seed:int=0,              # for the other starts' sake: the choice is the same for every seed
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # passed to `Synthetic`
+    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
 ) -> Synthetic:
     "Real examples of each class whose mean is near the class's (Welling 2009)."
-    return _chosen(cls, data, herd, net, ipc, steps, epochs, lr, inner, seed, **kwargs)
+    return _chosen(cls, data, herd, net, **kwargs)
 
 @patch(cls_method=True)
 def kcenter(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
-    ipc:int=1,               # examples per class and step
-    steps:int=1,             # distinct steps
-    epochs:int=3,            # passes over the steps
-    lr:float=.02,            # every step size at the start
-    inner='sgd',             # inner optimiser
-    seed:int=0,              # for the other starts' sake: the choice is the same for every seed
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # passed to `Synthetic`
+    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
 ) -> Synthetic:
     "Real examples of each class that leave no other far away (Sener and Savarese 2018)."
-    return _chosen(cls, data, k_center, net, ipc, steps, epochs, lr, inner, seed, **kwargs)
+    return _chosen(cls, data, k_center, net, **kwargs)
 
 @patch(cls_method=True)
 def nearest(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
-    ipc:int=1,               # examples per class and step
-    steps:int=1,             # distinct steps
-    epochs:int=3,            # passes over the steps
-    lr:float=.02,            # every step size at the start
-    inner='sgd',             # inner optimiser
-    seed:int=0,              # of the centres to begin with
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # passed to `Synthetic`
+    seed:int=0,              # of the centres to begin with
+    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
 ) -> Synthetic:
     "Real examples of each class nearest to its k-means centres."
-    return _chosen(cls, data, lambda f, k: near_centres(f, k, seed), net, ipc, steps, epochs, lr, inner, seed, **kwargs)
+    return _chosen(cls, data, lambda f, k: near_centres(f, k, seed), net, seed=seed, **kwargs)
 
 # %% ../nbs/18_coresets.ipynb #9826139f
 STARTS = ('noise', 'real', 'means', 'kmeans', 'herding', 'kcenter', 'nearest')   # constructors of `Synthetic`

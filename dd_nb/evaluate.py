@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LRS', 'PROTOCOLS', 'SCALES', 'ARCHS', 'interval', 'Score', 'accuracy', 'check_fits', 'evaluate', 'made_for',
            'stored_source', 'tune_lr', 'Protocol', 'get_protocol', 'fit', 'check_pair', 'benchmark', 'read_set',
-           'cross_architecture', 'storage', 'label_robust_score', 'augment_robust_score', 'hardened', 'robustness']
+           'cross_architecture', 'storage', 'label_robust_score', 'augment_robust_score', 'ranking', 'hardened',
+           'robustness']
 
 # %% ../nbs/17_evaluate.ipynb #2a537177
 import math,statistics
@@ -439,6 +440,18 @@ def augment_robust_score(
     _check_accuracy(syn_aug=syn_aug, random_aug=random_aug, syn_plain=syn_plain, random_plain=random_plain, gamma=gamma)
     return _robust(gamma*(syn_aug - random_aug) + (1 - gamma)*(syn_plain - random_plain))
 
+def ranking(
+    syn_hard:float,             # accuracy of S with hard labels
+    real_hard:float,            # of the full training set
+    syn_any:float,              # of S with its own labels
+    random_any:float,           # of as many random real examples
+    syn_aug:float|None=None,    # of S, with augmentation
+    random_aug:float|None=None, # of the random ones, with augmentation
+) -> dict:                      # hlr, ior, lrs and, with the last two, ars
+    "DD-Ranking's numbers for accuracies in [0, 1]."
+    out = dict(hlr=real_hard - syn_hard, ior=syn_any - random_any, lrs=label_robust_score(syn_hard, real_hard, syn_any, random_any))
+    return out if syn_aug is None else out | dict(ars=augment_robust_score(syn_aug, random_aug, syn_any, random_any))
+
 def hardened(
     pair,    # a `Synthetic` or (images, labels)
 ):           # the same with each soft label replaced by its largest class
@@ -465,5 +478,5 @@ def robustness(
     own = mean(many, 'tuned') if soft else hard
     a = dict(syn_hard=hard, syn_any=own, random_any=mean(random, 'tuned'), syn_aug=mean(many, 'augmented'), random_aug=mean(random, 'augmented'))
     if full is None: full = benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full_epochs), n_nets=1, seed=kwargs.get('seed', 0)).mean
-    return dict(hlr=full - a['syn_hard'], ior=a['syn_any'] - a['random_any'], lrs=label_robust_score(a['syn_hard'], full, a['syn_any'], a['random_any']),
-                ars=augment_robust_score(a['syn_aug'], a['random_aug'], a['syn_any'], a['random_any']), real_hard=full, **a)
+    a['real_hard'] = full
+    return ranking(**a) | a
