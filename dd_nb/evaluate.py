@@ -10,6 +10,7 @@ __all__ = ['LRS', 'PROTOCOLS', 'SCALES', 'ARCHS', 'interval', 'Score', 'accuracy
 
 # %% ../nbs/17_evaluate.ipynb #2a537177
 import math,statistics
+from contextlib import contextmanager
 from dataclasses import dataclass,replace
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.func import vmap
+from torch.nn import functional as F
 
 from .data import Data,Siamese,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
 from .inits import Mixture,RandomInit,judges,stored_init
@@ -175,6 +177,39 @@ def get_protocol(
     return PROTOCOLS[p]
 
 # %% ../nbs/17_evaluate.ipynb #192cc945
+_ROWWISE = nn.Conv2d,nn.Linear,nn.GroupNorm,nn.Identity,nn.MaxPool2d,nn.AvgPool2d,nn.ReLU,nn.LeakyReLU,nn.Softplus,nn.GELU,nn.Sigmoid,nn.Tanh
+
+def _one_for_one(net):
+    "Whether each example's output surely depends on that example alone: a sequence of well-known layers."
+    return all(type(m) in (nn.Sequential, *_ROWWISE) or type(m) is nn.Flatten and m.start_dim == 1 for m in net.modules())
+
+_CACHE = 2_000_000   # numbers
+
+def _at_once(net, images):
+    "Examples at a time: as many as leave every layer's output within a core's cache, or all if a layer looks at the whole batch."
+    if images.device.type != 'cpu' or not _one_for_one(net): return len(images)
+    sizes = []
+    hooks = [m.register_forward_hook(lambda m, i, o: sizes.append(o.numel())) for m in net.modules()]
+    with torch.no_grad(): net(images[:1])
+    for h in hooks: h.remove()
+    return max(1, _CACHE//max(sizes))
+
+def _halved(x):
+    "`avg_pool2d(x, 2)`."
+    if x.device.type != 'cpu' or not x.is_contiguous(): return F.avg_pool2d(x, 2)   # torch's is quick with channels last
+    h,w = (n//2*2 for n in x.shape[-2:])
+    rows = x[..., 0:h:2, :w] + x[..., 1:h:2, :w]
+    return (rows[..., 0::2] + rows[..., 1::2])*.25
+
+@contextmanager
+def _quick(net):
+    "Inside, the network's poolings by 2 x 2 means are computed by `_halved`."
+    pools = [m for m in net.modules() if type(m) is nn.AvgPool2d and m.kernel_size in (2, (2, 2)) and m.stride in (2, (2, 2)) and m.padding in (0, (0, 0)) and not m.ceil_mode and m.divisor_override is None]
+    for m in pools: m.forward = _halved
+    try: yield net
+    finally:
+        for m in pools: del m.forward
+
 def _epoch(n, size, generator):
     "One pass in random order, as batches of indices. A last batch of one example, which BatchNorm cannot take, joins the one before."
     parts = list(torch.randperm(n, generator=generator).split(size))
@@ -192,17 +227,21 @@ def fit(
     "Train a network from scratch on a set, by a protocol."
     p,lr = get_protocol(protocol),get_protocol(protocol).lrs[0]
     if p.augment and augment is None: raise ValueError(f'augment must be given for a protocol with augmentation, got None for {p.augment!r}')
-    if images.dim() == 4: net,images = net.to(memory_format=torch.channels_last),images.contiguous(memory_format=torch.channels_last)
+    on_cpu,normed = images.device.type == 'cpu',any(isinstance(m, nn.GroupNorm) for m in net.modules())
+    if images.dim() == 4 and not (on_cpu and normed):   # torch's group norm is three times slower with channels last
+        net,images = net.to(memory_format=torch.channels_last),images.contiguous(memory_format=torch.channels_last)
+    most = _at_once(net, images)
     g = torch.Generator().manual_seed(seed)
     opt = torch.optim.SGD(net.train().parameters(), lr, momentum=p.momentum, weight_decay=p.weight_decay)
-    for epoch in range(p.n_epochs):
-        if epoch == p.n_epochs//2: opt.param_groups[0]['lr'] = lr/10
-        for idx in _epoch(len(labels), p.batch_size, g):
-            x,y = images[idx.to(images.device)],labels[idx.to(labels.device)]
-            if augment is not None: x = augment.draw(g)(x)
-            opt.zero_grad()
-            loss_fn(net(x), y).backward()
-            opt.step()
+    with _quick(net):
+        for epoch in range(p.n_epochs):
+            if epoch == p.n_epochs//2: opt.param_groups[0]['lr'] = lr/10
+            for idx in _epoch(len(labels), p.batch_size, g):
+                x,y = images[idx.to(images.device)],labels[idx.to(labels.device)]
+                if augment is not None: x = augment.draw(g)(x)
+                opt.zero_grad()
+                for a,b in zip(x.split(most), y.split(most)): (loss_fn(net(a), b)*(len(b)/len(y))).backward()
+                opt.step()
     return net.eval()
 
 # %% ../nbs/17_evaluate.ipynb #acfb6c9b
@@ -287,7 +326,8 @@ def _accuracies(jobs, data, protocol, augment, workers, bar):
         return out
     def one(job):
         state,x,y,seed = job
-        acc = accuracy(fit(state.module(), x, y, protocol, seed, augment), data)
+        net = fit(state.module(), x, y, protocol, seed, augment)
+        with _quick(net): acc = accuracy(net, data)
         bar.update(1)
         return acc
     with torch.random.fork_rng(devices=[]):

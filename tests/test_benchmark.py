@@ -10,7 +10,7 @@ from torch import nn
 from dd_nb.coresets import coreset
 from dd_nb.data import Data, Siamese, _Split, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import (ARCHS, LRS, PROTOCOLS, Protocol, Score, _fit_stack, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
+from dd_nb.evaluate import (ARCHS, LRS, PROTOCOLS, Protocol, Score, _at_once, _fit_stack, _halved, _one_for_one, _quick, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
                             hardened, interval, label_robust_score, read_set, robustness, storage, tune_lr)
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet, make_net
@@ -50,6 +50,35 @@ def test_fit_is_plain_sgd(data, syn):
             nn.functional.cross_entropy(want(x[idx]), y[idx]).backward()
             opt.step()
     assert not got.training and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got.parameters(), want.parameters()))
+
+
+def test_what_makes_training_quick_changes_nothing(monkeypatch):
+    "Batches in pieces, and pooling by slices: forward and both backwards, odd sizes, any network; the modules are as before afterwards."
+    x = torch.randn(3, 2, 7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.allclose(_halved(x), nn.functional.avg_pool2d(x, 2), rtol=1e-12)
+    assert torch.autograd.gradcheck(_halved, x) and torch.autograd.gradgradcheck(_halved, x)
+    assert _halved(x.to(memory_format=torch.channels_last)).shape == (3, 2, 3, 2)
+    pool, other = nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1)
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), pool, nn.Sequential(other))
+    with _quick(net): assert pool.forward is _halved and 'forward' not in vars(other)
+    assert 'forward' not in vars(pool)
+    monkeypatch.setattr('dd_nb.evaluate._CACHE', 20_000)
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(120, 1, 8, 8, generator=g), torch.randint(10, (120,), generator=g)
+    for norm in ('instance', 'none', 'batch'):
+        p = Protocol(epochs=2, batch_size=120)
+        spec = dict(name='ConvNet', width=4, depth=2, norm=norm, shape=(1, 8, 8), n_classes=10, seed=0)
+        assert _one_for_one(make_net(**spec)) == (norm != 'batch') and (_at_once(make_net(**spec), x) < 60) == (norm != 'batch')
+        got, want = fit(make_net(**spec).double(), x.double(), y, p), make_net(**spec).double().train()
+        opt, g = torch.optim.SGD(want.parameters(), .01, momentum=.9, weight_decay=5e-4), torch.Generator().manual_seed(0)
+        for epoch in range(2):
+            if epoch == 1: opt.param_groups[0]['lr'] = .001
+            idx = torch.randperm(120, generator=g)
+            opt.zero_grad()
+            nn.functional.cross_entropy(want(x[idx].double()), y[idx]).backward()
+            opt.step()
+        for a, b in zip(got.state_dict().values(), want.state_dict().values()): assert torch.allclose(a, b, rtol=1e-9, atol=1e-12), norm
+    assert not _one_for_one(nn.Sequential(nn.Flatten(0))) and not _one_for_one(nn.Sequential(nn.BatchNorm1d(3)))
 
 
 @pytest.mark.parametrize('norm', ['instance', 'batch'])
