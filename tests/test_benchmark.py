@@ -62,7 +62,7 @@ def test_what_makes_training_quick_changes_nothing(monkeypatch):
     net = nn.Sequential(nn.Conv2d(2, 2, 3), pool, nn.Sequential(other))
     with _quick(net): assert pool.forward is _halved and 'forward' not in vars(other)
     assert 'forward' not in vars(pool)
-    monkeypatch.setattr('dd_nb.evaluate._CACHE', 20_000)
+    monkeypatch.setattr('dd_nb.evaluate._CACHE', 10_000)
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(120, 1, 8, 8, generator=g), torch.randint(10, (120,), generator=g)
     for norm in ('instance', 'none', 'batch'):
