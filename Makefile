@@ -1,6 +1,7 @@
 # make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
 # make test       everything that must pass before a merge
 # make test-all   that, and the slow checks of tests/slow; what has passed is not run again until a file changes
+# make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README
 # make docs       the documentation site, in _docs (needs Quarto)
 # make clean      remove what the other targets made, .venv excepted
@@ -21,7 +22,7 @@ SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.
 test test-all: export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= agg
 
-.PHONY: demo install test test-all prepare readme docs clean
+.PHONY: demo install test test-all soak prepare readme docs clean
 demo: $(STAMP)
 	$(BIN)/dd_reproduce demo --out out
 
@@ -44,6 +45,9 @@ out/tests/fast.ok: $(FILES)
 out/tests/%.ok: tests/slow/%.py tests/slow/conftest.py $(FILES) | $(STAMP)
 	$(PY) -m pytest -q $<
 	mkdir -p $(@D) && touch $@
+
+soak: $(STAMP)
+	$(PY) tools/soak.py
 
 prepare: $(STAMP)
 	$(PY) -c 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'

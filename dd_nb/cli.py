@@ -6,7 +6,7 @@
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
 # %% ../nbs/22_cli.ipynb #92675864
-import io,math,sys
+import io,math,shutil,sys,warnings
 import json as js
 from contextlib import contextmanager
 from dataclasses import asdict,replace
@@ -19,7 +19,7 @@ from fastcore.script import call_parse,store_true
 from .bench import BENCHES,machine
 from .coresets import STARTS,coreset
 from .data import load_data
-from .distill import distill
+from .distill import Interrupted,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
 from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -30,8 +30,11 @@ from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
 def clear_errors():
-    "Turn an error that the user can mend into one line and exit code 2."
-    try: yield
+    "Turn an error that the user can mend into one line and exit code 2, and a warning into one line."
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
+            yield
     except (ValueError, TypeError, OSError) as e:
         print(f'error: {str(e).splitlines()[0] if str(e) else type(e).__name__}', file=sys.stderr)
         raise SystemExit(2) from e
@@ -39,7 +42,7 @@ def clear_errors():
         print(f'error: {e}', file=sys.stderr)
         raise SystemExit(1) from e
     except KeyboardInterrupt as e:
-        print('interrupted', file=sys.stderr)
+        print(f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted', file=sys.stderr)
         raise SystemExit(130) from e
 
 def check_writable(
@@ -52,7 +55,7 @@ def check_writable(
     except OSError as e: raise ValueError(f'out {str(path)!r} cannot be written: {e.strerror or e}') from e
     probe = path.parent/f'.{path.name}.probe'
     write_atomic(probe, b'')
-    probe.unlink()
+    probe.unlink(missing_ok=True)   # another process of the run may have been here
     return path
 
 def _load_set(name):
@@ -82,6 +85,20 @@ def _device(name):
     except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
     if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
     return device
+
+class _GoingOn:
+    "Says where a run is taken up."
+    def __init__(self, folder): self.folder = folder
+    def before_run(self, loop):
+        if loop.it and loop.ranks.rank == 0: print(f'going on with the run in {self.folder} at outer step {loop.it} of {loop.iters} (--anew begins anew)', file=sys.stderr)
+
+def _begin(folder, resume, anew):
+    "Checks what was asked about a run in `folder`, and makes room for a new one."
+    there = folder.is_dir() and any(folder.glob('step-*.safetensors'))
+    if resume and anew: raise ValueError('resume and anew exclude each other, got both')
+    if resume and not there: raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
+    if there and anew:
+        for f in folder.glob('step-*.safetensors'): f.unlink()
 
 @call_parse
 def dd_distill(
@@ -113,16 +130,20 @@ def dd_distill(
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
     device:str='cpu',         # cpu, cuda, cuda:1, ...
     seed:int=0,               # of everything random
-    checkpoint:str='',        # file that keeps the state of the run; where it exists, the run goes on from there
+    checkpoint:str='',        # folder that keeps the state of the run; by default the result's name with .run, removed when the result is there
+    resume:store_true=False,  # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    anew:store_true=False,    # begin anew, though there is one
     quiet:store_true=False,   # no progress bar
 ):
-    "Distil a data set into a few synthetic examples and save them. Under torchrun the networks of an outer step are shared among its processes."
+    "Distil a data set into a few synthetic examples and save them. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
         if start not in STARTS: raise ValueError(f'start must be one of {", ".join(STARTS)}, got {start!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
+        kept = Path(checkpoint or path.with_suffix('.run'))
+        if first: _begin(kept, resume, anew)
         kw = _json_object('netargs', netargs)
         d = load_data(data, root=root or None, size=size or None, zca=zca, device=device)
         if not net: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
@@ -133,11 +154,12 @@ def dd_distill(
         S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=checkpoint or None)
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
+        if not checkpoint: shutil.rmtree(kept, ignore_errors=True)
         if syn.is_image: _png(syn, path.with_suffix('.png'))
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else ''))
@@ -255,11 +277,13 @@ def dd_reproduce(
     device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
-    checkpoint:str='',        # file that keeps the state of the run; where it exists, the run goes on from there
+    checkpoint:str='',        # folder that keeps the state of the run; by default the result's name with .run, removed when the result is there
+    resume:store_true=False,  # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    anew:store_true=False,    # begin anew, though there is one
     json:str='',              # also write the curve, the score and the baselines to this JSON file
     quiet:store_true=False,   # no progress bar
 ):
-    "Run the recipe behind a result of the zoo again and compare. Under torchrun the networks of an outer step are shared among its processes."
+    "Run the recipe behind a result of the zoo again and compare. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
     with clear_errors(),join_ranks(_device(device)) as device:
         if not name:
             for r in RECIPES.values(): print(f'{r.name:16} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
@@ -269,9 +293,12 @@ def dd_reproduce(
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
         if json: check_writable(json)
-        syn,history,score = reproduce(name, seed, root or None, device, not quiet, checkpoint=checkpoint or None, **(dict(iters=iters) if iters else {}))
+        kept = Path(checkpoint or path.with_suffix('.run'))
+        if Ranks().rank == 0: _begin(kept, resume, anew)
+        syn,history,score = reproduce(name, seed, root or None, device, not quiet, [_GoingOn(kept)], kept, **(dict(iters=iters) if iters else {}))
         if score is None: return   # one process judges and writes
         syn.save(path); _png(syn, png)
+        if not checkpoint: shutil.rmtree(kept, ignore_errors=True)
         base = baselines(name, seed, root or None, device) if compare or name == 'demo' else {}
         for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
         print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')

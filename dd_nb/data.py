@@ -630,10 +630,14 @@ _EXTS = {'.png', '.jpg', '.jpeg', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.web
 def _subdirs(p): return sorted(d for d in p.iterdir() if d.is_dir() and not d.name.startswith(('.', '__')))
 def _images(p): return sorted(f for f in p.rglob('*') if f.suffix.lower() in _EXTS and f.is_file() and not f.name.startswith('.'))
 
+_MAX_PIXELS = 2**26   # of one image: a small file can claim to be a large one
+
 def _open_image(f):
     from PIL import Image,UnidentifiedImageError
-    try: return Image.open(f)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as e: raise ValueError(f'{f} cannot be read as an image ({type(e).__name__})') from None
+    try: im = Image.open(f)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as e: raise ValueError(f'{f} cannot be read as an image ({type(e).__name__})') from None
+    if im.width*im.height > _MAX_PIXELS: raise ValueError(f'{f} says it has {im.width} x {im.height} pixels, at most {_MAX_PIXELS:,} in all are read')
+    return im
 
 def _head(f):
     "Size and mode of an image, from its header alone"

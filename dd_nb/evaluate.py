@@ -9,7 +9,7 @@ __all__ = ['LRS', 'PROTOCOLS', 'SCALES', 'ARCHS', 'interval', 'Score', 'accuracy
            'robustness']
 
 # %% ../nbs/17_evaluate.ipynb #2a537177
-import math,statistics
+import math,statistics,warnings,zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass,replace
 from itertools import groupby
@@ -22,7 +22,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from .data import Data,Siamese,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
-from .inits import Mixture,RandomInit,judges,stored_init
+from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
 from .unroll import State,_channels_last,_forward,_side_by_side,_twin,loss_fn,stack,trained,unstack
@@ -127,6 +127,7 @@ def stored_source(
     def new(made):
         if made.get('sources'): return Mixture(*map(new, made['sources']))
         if not made.get('net'): raise ValueError('source must be given: the set stores neither initial weights nor a network it was made for')
+        known_net(made['net'])   # of a file: looked at before it is made
         spec = {k: v for k,v in made['net'].items() if k != 'seed'}
         return RandomInit(lambda: make_net(**spec))
     return new(syn.meta.get('source') or {})
@@ -381,13 +382,40 @@ def _sets_in(obj, path):
     if isinstance(obj, (list, tuple)) and obj and all(isinstance(o, (list, tuple)) for o in obj): return [p for o in obj for p in _sets_in(o, path)]
     raise ValueError(f'{str(path)!r} must hold a tensor of images, a pair of images and labels, or a dict with both, got {type(obj).__name__}')
 
-def _load_tensors(path):
+def _tensors_in(obj, depth=0):
+    if depth > 20: raise ValueError('it is nested too deeply')
+    if torch.is_tensor(obj): yield obj
+    elif isinstance(obj, (list, tuple, dict)):
+        for o in obj.values() if isinstance(obj, dict) else obj: yield from _tensors_in(o, depth + 1)
+
+def _load_tensors(path, most):
+    "What a file of tensors holds. Nothing is read that says it has over `most` bytes, and no tensor accepted that would have."
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
+    def check(what, n):
+        if n > most: raise ValueError(f'{what} {n:,} bytes; for this data set at most {most:,} are read')
     try:
+        check('it has', path.stat().st_size)
+        if path.suffix == '.npz' or zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as z: check('unpacked it says it has', sum(i.file_size for i in z.infolist()))
         if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as z: return {k: torch.from_numpy(v) for k,v in z.items() if v.dtype.kind in 'uif'}
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(f'{str(path)!r} cannot be read as tensors ({type(e).__name__}: {(str(e).splitlines() or [""])[0][:120]})') from e
+            out = {}
+            with zipfile.ZipFile(path) as z:
+                for name in z.namelist():
+                    with z.open(name) as f:   # the head of an array alone says how large it will be
+                        version = np.lib.format.read_magic(f)
+                        shape,_,dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
+                    check(f'{name!r} says it has', math.prod(shape)*dtype.itemsize)
+                    if dtype.kind in 'uif':
+                        with z.open(name) as f: out[name.removesuffix('.npy')] = torch.from_numpy(np.lib.format.read_array(f, allow_pickle=False))
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')   # of the same reader, about old files
+                out = torch.load(path, map_location='cpu', weights_only=True)
+        for t in _tensors_in(out):
+            if t.layout != torch.strided or t.is_quantized or t.device.type != 'cpu': raise ValueError(f'it holds a tensor that is not a plain one ({t.layout}, {t.dtype}, {t.device})')
+            check('it holds a tensor of', t.numel()*t.element_size())
+        return out
+    except Exception as e: raise ValueError(f'{str(path)!r} cannot be read as tensors ({type(e).__name__}: {(str(e).splitlines() or [""])[0][:160]})') from e
 
 def read_set(
     path:str|Path,       # `.safetensors` of ours, `.pt`, `.pth` or `.npz` with tensors, or a folder with a folder of images for each class
@@ -395,8 +423,8 @@ def read_set(
     labels=None,         # file with the labels, where the first holds images alone; None: a file beside it with 'label' for 'image' in its name, else class after class
     scale:str='auto',    # of float images: 'normalised' as `data` is, 'pixels' in [0, 1], or 'auto', which takes what never leaves [0, 1] for pixels
 ):                       # a `Synthetic`, or a list of pairs (images, labels), for `benchmark`
-    "Read a synthetic set, whoever made it. Runs no code from the file. Raises FileNotFoundError, or ValueError saying what is wrong with it."
-    path = Path(path)
+    "Read a synthetic set, whoever made it. Runs no code from the file, and reads no more than 1,000 examples a class would need. Raises FileNotFoundError, or ValueError saying what is wrong with it."
+    path,most = Path(path),2**20 + 8_000*data.n_classes*math.prod(data.shape)
     if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
     if path.suffix == '.safetensors': return Synthetic.load(path)
     if path.is_dir():
@@ -405,9 +433,9 @@ def read_set(
     if path.suffix not in ('.pt', '.pth', '.npz'): raise ValueError(f'path must be a folder or a file .safetensors, .pt, .pth or .npz, got {str(path)!r}')
     out = []
     if labels is None and 'image' in path.name and (beside := path.with_name(path.name.replace('image', 'label'))).is_file(): labels = beside
-    for x,y in _sets_in(_load_tensors(path), path):
+    for x,y in _sets_in(_load_tensors(path, most), path):
         if y is None and labels is not None:
-            y = _load_tensors(Path(labels))
+            y = _load_tensors(Path(labels), most)
             if isinstance(y, dict): y = _find(y, ('labels', 'label', 'y', 'targets'))
         if not torch.is_tensor(x): raise ValueError(f'{str(path)!r} must hold images as one tensor, got {type(x).__name__}')
         if y is None:

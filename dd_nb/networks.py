@@ -141,9 +141,10 @@ def network(
         for arg, table in dict(norm=NORMS, act=ACTS, pool=POOLS).items():
             if arg in a: _known(arg, a[arg], table)
         a.update(init_args := _init_args(a['init'], a['gain'], a['seed']))
-        with torch.random.fork_rng(devices=[]), torch.device('cpu'): net = build(**a)
+        meta = torch.empty(0).is_meta   # shapes are asked for, without numbers
+        with torch.random.fork_rng(devices=[]), torch.device('meta' if meta else 'cpu'): net = build(**a)
         net.spec = dict(name=name, **{k: _plain(v) for k, v in a.items()})
-        return init_weights(net.to(torch.empty(0)), **init_args)  # torch.empty(0) has the default device and dtype
+        return net if meta else init_weights(net.to(torch.empty(0)), **init_args)  # torch.empty(0) has the default device and dtype
     NETWORKS[name] = make
     return make
 

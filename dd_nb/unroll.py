@@ -589,6 +589,11 @@ class Unroll:
         return unroll(syn, state, lambda s: real_loss(s, x, y, self.chunk, self.compile), self.pick.strategy if self.strategy == 'auto' else self.strategy,
                       self.window, self.place, None, self.compile, self.augment, self.memory, self.offload)
 
+    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(pick=self.pick and self.pick.strategy)
+    def load_state_dict(self, d:dict):
+        "Go on with that strategy."
+        if d['pick'] and self.strategy == 'auto': self.strategy = d['pick']
+
     def explain(self, syn, state, batch) -> str:
         "Where the training on S, or the way back through it, stops being finite, in a few words."
         return _first_not_finite(syn, state, lambda s: real_loss(s, *batch, self.chunk), self.augment)

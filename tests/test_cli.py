@@ -3,8 +3,10 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,7 +172,7 @@ TINY = ('digits', '--size', 8, '--net', 'MLP', '--batch', 32, '--quiet')
 
 
 def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path):
-    args = (*TINY, '--iters', 6, '--checkpoint', tmp_path/'run.pt', '--out', tmp_path/'a.safetensors')
+    args = (*TINY, '--iters', 6, '--checkpoint', tmp_path/'run', '--out', tmp_path/'a.safetensors')
     assert sh('dd_distill', *args).returncode == 0
     first = Synthetic.load(tmp_path/'a.safetensors')
     assert sh('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
@@ -222,3 +224,33 @@ def test_under_torchrun_one_process_writes(tmp_path):
     assert ((two - one).norm()/one.norm()).item() < 1e-3   # single precision
     r = subprocess.run([*start, *map(str, args), '--out', tmp_path/'x'/'y.safetensors', '--net', 'Nothing'], capture_output=True, text=True, env=env)
     assert r.returncode != 0 and 'error: ' in r.stderr
+
+
+def test_a_run_that_was_cut_off_goes_on_by_itself(tmp_path, here):
+    "Ctrl-C keeps the state and says how to go on, the same command goes on, and the folder goes when the result is there; --anew begins anew, --resume insists."
+    out, kept = tmp_path/'a.safetensors', tmp_path/'a.run'
+    args = (*TINY, '--iters', 400, '--out', out)
+    def cut(number):
+        p = subprocess.Popen([Path(sys.executable).parent/'dd_distill', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while p.poll() is None and len(list(kept.glob('step-*'))) < 2: time.sleep(.02)
+        p.send_signal(number)
+        said = p.communicate()[1]
+        assert p.returncode == 130 and 'interrupted at outer step' in said and said.strip().endswith('goes on from there: give the same command again') and len(said.splitlines()) == 1, said
+        assert not out.exists() and kept.is_dir()
+    def again(*more): return here('dd_distill', *args, *more)
+    r = again('--resume')
+    assert r.returncode == 2 and 'resume needs a run that was cut off' in r.stderr
+    cut(signal.SIGINT)
+    r = again('--resume', '--anew')
+    assert r.returncode == 2 and 'exclude each other' in r.stderr
+    r = again('--lr', '.2')
+    assert r.returncode == 2 and 'belongs to another run' in r.stderr and len(r.stderr.splitlines()) == 1 and kept.is_dir()
+    r = again('--anew')
+    assert r.returncode == 0 and not r.stderr and out.exists() and not kept.exists()
+    out.unlink()
+    cut(signal.SIGTERM)
+    r = again('--resume')
+    assert r.returncode == 0 and 'going on with the run in' in r.stderr and out.exists() and not kept.exists()
+    whole = tmp_path/'b.safetensors'
+    assert here('dd_distill', *TINY, '--iters', 400, '--out', whole).returncode == 0
+    assert torch.equal(Synthetic.load(out).images, Synthetic.load(whole).images)

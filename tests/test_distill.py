@@ -1,12 +1,15 @@
 "The outer loop."
 import math
+import os
+import signal
+import time
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.distill import GradClip, StopDistill, TimeLimit, cosine_decay, distill, step_decay
+from dd_nb.distill import LR_RANGE, Checkpoints, GradClip, Interrupted, StopDistill, TimeLimit, cosine_decay, distill, step_decay
 from dd_nb.evaluate import accuracy, evaluate
 from dd_nb.inits import AgingPool, FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
@@ -244,15 +247,19 @@ def sources():
     return dict(fixed=lambda: FixedInit(mlp()), random=fresh, aging=lambda: AgingPool(fresh(), size=3, max_age=5, steps=2, inner='momentum', batch_size=2))
 
 
+class Stop:
+    "End a run as if it had been asked to."
+    def __init__(self, at, how=StopDistill): self.at, self.how = at, how
+    def after_step(self, loop):
+        if loop.it == self.at: raise self.how
+
+
 @pytest.mark.parametrize('kind', sources())
 def test_a_run_is_taken_up_where_it_stopped(blobs, tmp_path, kind):
-    path = tmp_path/'run.pt'
-    class Stop:
-        def after_step(self, loop):
-            if loop.it == 20: raise StopDistill
+    path = tmp_path/'run'
     args = dict(n_nets=2, average=.9)
     whole, h = run(blobs, source=sources()[kind](), **args)
-    half, _ = run(blobs, source=sources()[kind](), cbs=[Stop()], checkpoint=path, **args)
+    half, _ = run(blobs, source=sources()[kind](), cbs=[Stop(20)], checkpoint=path, **args)
     assert half.meta['outer_steps'] == 20
     rest, again = run(blobs, source=sources()[kind](), checkpoint=path, **args)
     assert torch.equal(rest.images, whole.images) and torch.equal(rest.raw_lrs, whole.raw_lrs)      # bit for bit
@@ -263,27 +270,127 @@ def test_a_run_is_taken_up_where_it_stopped(blobs, tmp_path, kind):
     assert whole.meta['source'] == rest.meta['source'] == done.meta['source'] and (kind == 'fixed' or "'hidden': [8]" in str(done.meta['source']))
 
 
+@pytest.mark.parametrize('inner', ['sgd', 'momentum', 'adam'])
+@pytest.mark.parametrize('how', [dict(strategy='graph'), dict(strategy='recompute'), dict(strategy='segments'), dict(window=2), dict()])
+def test_any_objective_and_inner_optimiser_goes_on_bit_for_bit(blobs, tmp_path, how, inner):
+    def go(**kw):
+        syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0, epochs=4, inner=inner).changed(labels=torch.eye(3)[None], learn=('images', 'labels', 'lrs'))
+        return syn, distill(syn, RandomInit(lambda: MLP((6,), 3)), blobs, Unroll(**how), iters=20, batch_size=32, every=7, progress=False, **kw)
+    whole, h = go()
+    with pytest.raises(KeyboardInterrupt): go(cbs=[Stop(17, KeyboardInterrupt)], checkpoint=tmp_path/'run')
+    rest, again = go(checkpoint=tmp_path/'run')
+    for k, p in whole.named_parameters().items(): assert torch.equal(p, rest.named_parameters()[k]), k
+    assert again.it == h.it and again.loss[1:] == h.loss[1:] and again.lrs == h.lrs and again.grad_norm == h.grad_norm
+
+
 def test_an_interrupted_run_goes_on_from_the_last_validation(blobs, tmp_path):
-    path = tmp_path/'run.pt'
-    class Cut:
-        def after_step(self, loop):
-            if loop.it == 27: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): run(blobs, cbs=[Cut()], checkpoint=path)
-    assert torch.load(path, weights_only=True)['it'] == 20
+    path = tmp_path/'run'
+    with pytest.raises(KeyboardInterrupt): run(blobs, cbs=[Stop(27, KeyboardInterrupt)], checkpoint=path)
+    assert Checkpoints(path).load()[0]['it'] == 20
     assert torch.equal(run(blobs, checkpoint=path)[0].images, run(blobs)[0].images)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_obeyed_between_two_steps(blobs, tmp_path, number):
+    "The state is kept at the very step, the message says where, and what the signals did before is restored."
+    class Ask:
+        def after_step(self, loop):
+            if loop.it == 27: os.kill(os.getpid(), number); time.sleep(.01)
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match=r"interrupted at outer step 27 of 40; the run is kept in '.*run' and goes on from there"): run(blobs, cbs=[Ask()], checkpoint=tmp_path/'run')
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before and Checkpoints(tmp_path/'run').steps()[-1] == 27
+    assert torch.equal(run(blobs, checkpoint=tmp_path/'run')[0].images, run(blobs)[0].images)
+
+
+def test_a_second_ctrl_c_is_obeyed_at_once(blobs, tmp_path):
+    class Ask:
+        def after_step(self, loop):
+            for _ in range(2 if loop.it == 27 else 0): os.kill(os.getpid(), signal.SIGINT); time.sleep(.01)
+            assert loop.it <= 27
+    with pytest.raises(KeyboardInterrupt) as e: run(blobs, cbs=[Ask()], checkpoint=tmp_path/'run')
+    assert not isinstance(e.value, Interrupted) and Checkpoints(tmp_path/'run').steps()[-1] == 20
+
+
+def test_the_newest_states_and_the_best_are_kept(blobs, tmp_path):
+    left = []
+    class Look:
+        def after_step(self, loop): left.append((loop.it, Checkpoints(tmp_path/'run').steps(), loop.best[1]))
+    run(blobs, cbs=[Look()], checkpoint=tmp_path/'run', every=2)
+    for it, steps, best in left[6:]: assert best in steps and 2 <= len(steps) <= 3 and steps[-1] == (it - 1)//2*2
+    assert not [f for f in (tmp_path/'run').iterdir() if f.suffix != '.safetensors']
+
+
 def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path):
-    path = tmp_path/'run.pt'
+    path = tmp_path/'run'
     run(blobs, checkpoint=path)
-    blob = path.read_bytes()
-    with pytest.raises(ValueError, match=r"run.pt' belongs to another run: its lr was 0.05, not 0.1; remove it"): run(blobs, checkpoint=path, lr=.1)
+    blobs_ = {f: f.read_bytes() for f in path.iterdir()}
+    with pytest.raises(ValueError, match=r"step-00000040.safetensors' belongs to another run: its lr was 0.05, not 0.1; remove it"): run(blobs, checkpoint=path, lr=.1)
     with pytest.raises(ValueError, match='belongs to another run: its seed was 0, not 1'): run(blobs, checkpoint=path, seed=1)
-    assert path.read_bytes() == blob
-    path.write_bytes(blob[:100])
-    with pytest.raises(ValueError, match="run.pt' cannot be read"): run(blobs, checkpoint=path)
-    path.write_bytes(b'')
-    with pytest.raises(ValueError, match="run.pt' cannot be read"): run(blobs, checkpoint=path)
+    with pytest.raises(ValueError, match='belongs to another run: its source was'): run(blobs, checkpoint=path, source=RandomInit(lambda: MLP(blobs.shape, blobs.n_classes, hidden=(5,))))
+    assert {f: f.read_bytes() for f in path.iterdir()} == blobs_
+
+
+def test_a_damaged_state_is_passed_over(blobs, tmp_path):
+    "Of two states that are kept the older one serves; where none can be read, the run says so and touches nothing."
+    path = tmp_path/'run'
+    with pytest.raises(KeyboardInterrupt): run(blobs, cbs=[Stop(33, KeyboardInterrupt)], checkpoint=path)
+    *_, older, newest = sorted(path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.warns(UserWarning, match='step-00000030.safetensors.* cannot be read, looking at the one before'): syn = run(blobs, checkpoint=path)[0]
+    assert torch.equal(syn.images, run(blobs)[0].images)
+    for f in path.iterdir(): f.write_bytes(b'')
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="run' cannot be read"): run(blobs, checkpoint=path)
+    assert all(f.read_bytes() == b'' for f in path.iterdir())
+
+
+def test_a_full_disk_does_not_end_the_run(blobs, tmp_path, monkeypatch):
+    "A state that cannot be written is said once; the run goes on, and the states before it stay."
+    from dd_nb import synthetic
+    real, n = os.fsync, []
+    def fsync(fd):
+        n.append(fd)
+        if len(n) > 3: raise OSError(28, 'No space left on device')
+        real(fd)
+    monkeypatch.setattr(synthetic.os, 'fsync', fsync)
+    with pytest.warns(UserWarning, match='goes on without a new checkpoint: .*No space left') as said: syn = run(blobs, checkpoint=tmp_path/'run')[0]
+    monkeypatch.undo()
+    assert len(said) == 1 and len(n) > 5 and len(Checkpoints(tmp_path/'run').steps()) == 2
+    assert torch.equal(syn.images, run(blobs)[0].images) and torch.equal(run(blobs, checkpoint=tmp_path/'run')[0].images, syn.images)
+
+
+def test_a_folder_that_cannot_be_written_stops_the_run_before_it_starts(blobs, tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('')
+    with pytest.raises(ValueError, match=r"checkpoint '.*file' must be a folder that can be written to"): run(blobs, checkpoint=tmp_path/'file')
+    from dd_nb import synthetic
+    def refuse(*a, **k): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(synthetic.tempfile, 'mkstemp', refuse)
+    with pytest.raises(ValueError, match='must be a folder that can be written to.*Permission denied'): run(blobs, checkpoint=tmp_path/'run', cbs=[Stop(1, AssertionError)])
+
+
+def test_no_seed_draws_one_and_records_it(blobs, tmp_path):
+    a, b = (run(blobs, seed=None)[0] for _ in range(2))
+    assert a.meta['seed'] != b.meta['seed'] and not torch.equal(a.images, b.images)
+    assert torch.equal(run(blobs, seed=a.meta['seed'])[0].images, a.images)
+    with pytest.raises(KeyboardInterrupt): run(blobs, seed=None, cbs=[Stop(27, KeyboardInterrupt)], checkpoint=tmp_path/'run')
+    c = run(blobs, seed=None, checkpoint=tmp_path/'run')[0]
+    assert torch.equal(run(blobs, seed=c.meta['seed'])[0].images, c.images)
+
+
+def test_step_sizes_stay_in_their_range(blobs):
+    "Pushed a thousand million along its raw axis, a step size ends at a bound of the range, and is counted."
+    syn, h = run(blobs, iters=3, n_valid=0, keep='last', clip=None, lr_lrs=1e9)
+    assert h.bounded == 3 and all(any(v == pytest.approx(b, rel=1e-3) for b in LR_RANGE) for v in syn.lrs.tolist())
+    assert run(blobs)[1].bounded == 0
+
+
+def test_a_loss_that_is_not_finite_has_no_gradient(blobs):
+    class Half:
+        n = 0
+        def __call__(self, syn, state, batch):
+            self.n += 1
+            return syn.images.sum() + (math.inf if self.n % 2 else 0)
+    syn, h = run(blobs, objective=Half(), iters=6, n_valid=0, keep='last')
+    assert h.skipped == 3 and torch.isfinite(syn.images).all()
 
 
 def test_a_largest_norm():

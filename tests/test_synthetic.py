@@ -5,10 +5,10 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.synthetic import Inner, Synthetic, _digest, as_inner, inv_softplus, read_tensors, write_atomic
+from dd_nb.synthetic import FORMAT, Inner, Synthetic, as_inner, inv_softplus, read_tensors, write_atomic, write_tensors
 
 
 @pytest.fixture(scope='module')
@@ -261,7 +261,7 @@ def test_round_trip_with_an_order(tmp_path, learn):
     assert torch.equal(again.order, ORDER) and torch.equal(again.raw_lrs, syn.raw_lrs) and again.n_steps == 4 and again.epochs == syn.epochs
     assert repr(again) == repr(syn)
     tensors, head = read_tensors(tmp_path/'a.safetensors')
-    assert torch.equal(tensors['order'], ORDER) and head['format'] == 1
+    assert torch.equal(tensors['order'], ORDER) and head['format'] == FORMAT
     plain = Synthetic.load(ordered(None, lr=.1).save(tmp_path/'b.safetensors'))
     assert plain.order is None and plain.n_steps == 6 and 'order' not in read_tensors(tmp_path/'b.safetensors')[0]
 
@@ -292,8 +292,7 @@ def test_bad_orders_in_the_constructor_and_in_files(order, error, text, tmp_path
     with pytest.raises(error, match=text) as e: ordered(order)
     assert '\n' not in str(e.value)
     tensors, head = read_tensors(ordered().save(tmp_path/'good'))
-    head['sha256'] = _digest(tensors | dict(order=order))   # a file that was made so, not one that was damaged
-    (tmp_path/'bad').write_bytes(save(tensors | dict(order=order.contiguous()), {'dd_nb': json.dumps(head)}))
+    write_tensors(tmp_path/'bad', tensors | dict(order=order), head, 'set')   # a file that was made so, not one that was damaged
     with pytest.raises(ValueError, match='not a readable dd_nb file: .*' + text): Synthetic.load(tmp_path/'bad')
 
 
