@@ -10,7 +10,7 @@ __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'loss_fn', 't
 import copy,hashlib,io,math,os,pickle,threading,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass,field,replace
+from dataclasses import asdict,dataclass,field,replace
 from functools import cached_property
 
 import torch
@@ -589,10 +589,10 @@ class Unroll:
         return unroll(syn, state, lambda s: real_loss(s, x, y, self.chunk, self.compile), self.pick.strategy if self.strategy == 'auto' else self.strategy,
                       self.window, self.place, None, self.compile, self.augment, self.memory, self.offload)
 
-    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(pick=self.pick and self.pick.strategy)
+    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(pick=self.pick and asdict(self.pick))
     def load_state_dict(self, d:dict):
         "Go on with that strategy."
-        if d['pick'] and self.strategy == 'auto': self.strategy = d['pick']
+        self.pick = Pick(**d['pick']) if d['pick'] else None
 
     def explain(self, syn, state, batch) -> str:
         "Where the training on S, or the way back through it, stops being finite, in a few words."

@@ -481,7 +481,7 @@ def configurations(state, keep, work, n=500, batch=20):
             each()
         return out
     while s['done'] < n:
-        got = answer(some, s['done'], limit=300)
+        got = answer(some, s['done'], limit=600)
         if got is None: s['wrong'].append(f"configurations {s['done']} to {s['done'] + batch - 1} ended the process or took too long"); got = []
         for what in got:
             if what == 'trained': s['trained'] += 1
