@@ -431,10 +431,11 @@ def one_configuration(c):
     g = torch.Generator().manual_seed(0)
     if not c['odd']:
         needs = c['ipc']*c['steps'] if isinstance(c['ipc'], int) and isinstance(c['steps'], int) else 1
-        c = dict(c, per_class=max(c['per_class'], needs*(c['classes'] if c['imbalance'] and c['classes'] < 1000 else 1)), side=28 if c['net'] == 'LeNet' else c['side'], bn=c['bn'] if (c['net'], c['norm']) == ('ConvNet', 'batch') or c['bn'] == 'none' else 'tracked',
+        c = dict(c, per_class=max(c['per_class'], needs*(c['classes'] if c['imbalance'] and c['classes'] < 1000 else 1)), side=28 if c['net'] == 'LeNet' and c['classes'] < 1000 else c['side'], bn=c['bn'] if (c['net'], c['norm']) == ('ConvNet', 'batch') or c['bn'] == 'none' else 'tracked',
                  keep='last' if c['n_valid'] == 0 else c['keep'])
-    shape, k = (c['channels'], c['side'], c['side'] + c['other']), c['classes']
-    if k == 1000: c = dict(c, per_class=min(c['per_class'], 9), batch_size=min(c['batch_size'], 64), start='means' if c['start'] == 'kmeans' else c['start'])   # a thousand times k-means is slow
+    k = c['classes']
+    if k == 1000: c = dict(c, per_class=min(c['per_class'], 9), batch_size=min(c['batch_size'], 64), net='ConvNet' if c['net'] == 'LeNet' else c['net'], steps=min(c['steps'], 1), start='means' if c['start'] == 'kmeans' else c['start'])   # else slow
+    shape = c['channels'], c['side'], c['side'] + c['other']
     counts = [max(1, c['per_class']//(1 + i if c['imbalance'] else 1)) for i in range(k)]
     y = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)])
     x = torch.rand(len(y), *shape, generator=g)
