@@ -162,7 +162,7 @@ def dd_distill(
         if not checkpoint: shutil.rmtree(kept, ignore_errors=True)
         if syn.is_image: _png(syn, path.with_suffix('.png'))
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
-        print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else ''))
+        print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else '') + (f'; after {history.bounded} outer steps a step size had to be brought back into its range' if history.bounded else ''))
         print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
 
 # %% ../nbs/22_cli.ipynb #03f9a61b

@@ -306,7 +306,7 @@ def distill(
     dtype=None,              # floating-point dtype; by default the data's
     cbs=(),                  # further callbacks; under torchrun they run in every process
     progress:bool=True,      # show a progress bar
-    checkpoint:str|Path|None=None, # folder that keeps the state of the run at every validation; where it holds one, the run goes on from there, on any number of processes
+    checkpoint:'str|Path|Checkpoints|None'=None, # folder that keeps the state of the run at every validation; where it holds one, the run goes on from there, on any number of processes
 ) -> History:
     """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if that ends in NaN,
     `RankError` in the others if one of several processes fails, ValueError for a checkpoint of another run, and, with a checkpoint, `Interrupted` after Ctrl-C or SIGTERM."""
@@ -321,7 +321,7 @@ def distill(
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
     check_fits(syn, data)
     objective,ranks = objective or Unroll(),Ranks()
-    kept = Checkpoints(checkpoint) if checkpoint and ranks.rank == 0 else None
+    kept = None if not checkpoint or ranks.rank else checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
     saved,path = ranks.from_first(lambda: kept.load() if kept else (None, None))
     if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
     run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
@@ -366,7 +366,7 @@ def distill(
     low,high = (inv_softplus(torch.tensor(v, dtype=torch.float64)).item() for v in LR_RANGE)
     signals = _Signals(bool(checkpoint))
     def look():
-        if signals.asked and loop.it < iters: raise Interrupted(f'interrupted at outer step {loop.it} of {iters}; the run is kept in {str(checkpoint)!r} and goes on from there')
+        if signals.asked and loop.it < iters: raise Interrupted(f'interrupted at outer step {loop.it} of {iters}; the run is kept in {str(getattr(checkpoint, "folder", checkpoint))!r} and goes on from there')
     try:
         signals.__enter__()
         loop.call('before_run')

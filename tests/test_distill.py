@@ -318,6 +318,8 @@ def test_the_newest_states_and_the_best_are_kept(blobs, tmp_path):
     run(blobs, cbs=[Look()], checkpoint=tmp_path/'run', every=2)
     for it, steps, best in left[6:]: assert best in steps and 2 <= len(steps) <= 3 and steps[-1] == (it - 1)//2*2
     assert not [f for f in (tmp_path/'run').iterdir() if f.suffix != '.safetensors']
+    run(blobs, checkpoint=Checkpoints(tmp_path/'more', keep=4), every=2)
+    assert len(Checkpoints(tmp_path/'more').steps()) in (4, 5)
 
 
 def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path):
