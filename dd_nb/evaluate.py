@@ -407,6 +407,7 @@ def _load_tensors(path, most):
                     check(f'{name!r} says it has', math.prod(shape)*dtype.itemsize)
                     if dtype.kind in 'uif':
                         with z.open(name) as f: out[name.removesuffix('.npy')] = torch.from_numpy(np.lib.format.read_array(f, allow_pickle=False))
+            if not out: raise ValueError('it holds no array of numbers')
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')   # of the same reader, about old files
