@@ -99,7 +99,7 @@ def reproduce(
     device=None,             # where to compute
     progress:bool=True,      # show a progress bar
     cbs=(),                  # further callbacks for `distill`
-    checkpoint=None,         # file to keep the run in and take it up from, as in `distill`
+    checkpoint=None,         # folder to keep the run in and take it up from, as in `distill`
     **changes,               # arguments of `distill` to change, such as `iters`; the result then says so
 ):                           # the distilled set, its history, its `Score` (None in all but the first process)
     "Run a recipe, under torchrun with its networks shared among the processes. The set's `meta` records the recipe, what was changed in it, the test score and the time."

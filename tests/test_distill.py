@@ -336,7 +336,7 @@ def test_a_damaged_state_is_passed_over(blobs, tmp_path):
     "Of two states that are kept the older one serves; where none can be read, the run says so and touches nothing."
     path = tmp_path/'run'
     with pytest.raises(KeyboardInterrupt): run(blobs, cbs=[Stop(33, KeyboardInterrupt)], checkpoint=path)
-    *_, older, newest = sorted(path.iterdir())
+    *_, newest = sorted(path.iterdir())
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.warns(UserWarning, match='step-00000030.safetensors.* cannot be read, looking at the one before'): syn = run(blobs, checkpoint=path)[0]
     assert torch.equal(syn.images, run(blobs)[0].images)
