@@ -19,7 +19,7 @@ from fastcore.script import call_parse,store_true
 from .bench import BENCHES,machine
 from .coresets import STARTS,coreset
 from .data import load_data
-from .distill import Interrupted,distill
+from .distill import Interrupted,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
 from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -94,11 +94,11 @@ class _GoingOn:
 
 def _begin(folder, resume, anew):
     "Checks what was asked about a run in `folder`, and makes room for a new one."
-    there = folder.is_dir() and any(folder.glob('step-*.safetensors'))
     if resume and anew: raise ValueError('resume and anew exclude each other, got both')
+    there = _states(folder)
     if resume and not there: raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
-    if there and anew:
-        for f in folder.glob('step-*.safetensors'): f.unlink()
+    if anew:
+        for f in there.values(): f.unlink()
 
 @call_parse
 def dd_distill(

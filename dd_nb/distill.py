@@ -225,6 +225,8 @@ def _unpack(o, tensors):
     if kind == 'dict': return {k: _unpack(w, tensors) for k,w in v}
     return {'list': list, 'tuple': tuple}[kind](_unpack(w, tensors) for w in v)
 
+def _states(folder): "Files of a run's states, by outer step."; return {int(p.stem[5:]): p for p in sorted(Path(folder).glob('step-*.safetensors')) if p.stem[5:].isdigit()}
+
 class Checkpoints:
     "The states of a run in a folder of its own, a file each: the newest few, and the one of the best iterate so far."
     def __init__(self,
@@ -240,7 +242,7 @@ class Checkpoints:
             (self.folder/'probe').unlink()
         except (OSError, ValueError) as e: raise ValueError(f'checkpoint {str(folder)!r} must be a folder that can be written to: {getattr(e, "strerror", None) or e}') from e
 
-    def steps(self) -> list: "Outer steps of which there is a state."; return sorted(int(p.stem[5:]) for p in self.folder.glob('step-*.safetensors') if p.stem[5:].isdigit())
+    def steps(self) -> list: "Outer steps of which there is a state, in order."; return sorted(_states(self.folder))
     def path(self, it) -> Path: "The file of an outer step."; return self.folder/f'step-{it:08}.safetensors'
 
     def save(self, loop):
@@ -270,15 +272,26 @@ class Checkpoints:
         if broken: raise ValueError(f'checkpoint {str(self.folder)!r} cannot be read ({broken}); remove it to begin anew')
         return None,None
 
-class _Signals:
-    "For as long as it lasts, Ctrl-C and SIGTERM are noted, to be obeyed between two outer steps; the second one is obeyed at once."
-    def __init__(self, on): self.on,self.asked,self.old = on and threading.current_thread() is threading.main_thread(),None,{}
-    def __enter__(self):
-        if self.on: self.old = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
+class _Keeper:
+    "Keeps a run, if it is to be kept: the first process has the files, and in all of them Ctrl-C and SIGTERM are noted, to be obeyed between two outer steps; the second one is obeyed at once."
+    def __init__(self, checkpoint, ranks):
+        self.on,self.ranks,self.asked,self.old = bool(checkpoint),ranks,None,{}
+        self.files = None if not checkpoint or ranks.rank else checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+        self.folder = str(getattr(checkpoint, 'folder', checkpoint))
+    def load(self): return self.ranks.from_first(lambda: self.files.load() if self.files else (None, None))
+    def save(self, loop):
+        if self.files: self.files.save(loop)
+    def obey(self, loop):
+        "Raises Interrupted, in every process, if one of them was asked to stop."
+        def look():
+            if self.asked and loop.it < loop.iters: raise Interrupted(f'interrupted at outer step {loop.it} of {loop.iters}; the run is kept in {self.folder!r} and goes on from there')
+        if self.on: self.ranks.agree(look, Interrupted)
     def note(self, number, frame):
         if self.asked: raise KeyboardInterrupt
         self.asked = number
+    def __enter__(self):
+        if self.on and threading.current_thread() is threading.main_thread(): self.old = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
     def __exit__(self, *_):
         for s,f in self.old.items(): signal.signal(s, f)
 
@@ -321,8 +334,8 @@ def distill(
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
     check_fits(syn, data)
     objective,ranks = objective or Unroll(),Ranks()
-    kept = None if not checkpoint or ranks.rank else checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
-    saved,path = ranks.from_first(lambda: kept.load() if kept else (None, None))
+    keeper = _Keeper(checkpoint, ranks)
+    saved,path = keeper.load()
     if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
     run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
                keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn,
@@ -359,16 +372,13 @@ def distill(
             loop.accuracy = try_out(params)
             if average and loop.it: loop.mean_accuracy = try_out(loop.mean)
         loop.call('after_eval')
-        if kept: kept.save(loop)
+        keeper.save(loop)
         loop.started += time.perf_counter() - now   # validation is not distilling
 
     if saved: loop.resume(saved, path)
     low,high = (inv_softplus(torch.tensor(v, dtype=torch.float64)).item() for v in LR_RANGE)
-    signals = _Signals(bool(checkpoint))
-    def look():
-        if signals.asked and loop.it < iters: raise Interrupted(f'interrupted at outer step {loop.it} of {iters}; the run is kept in {str(getattr(checkpoint, "folder", checkpoint))!r} and goes on from there')
     try:
-        signals.__enter__()
+        keeper.__enter__()
         loop.call('before_run')
         if not loop.it: validate()
         for it in range(loop.it, iters):
@@ -391,13 +401,13 @@ def distill(
             loop.it,loop.seconds = it + 1,time.perf_counter() - loop.started
             ranks.agree(lambda: loop.call('after_step'), StopDistill)
             if loop.it % every == 0 or loop.it == iters: validate()
-            if checkpoint: ranks.agree(look, Interrupted)
+            keeper.obey(loop)
     except StopDistill: validate()
     except Interrupted:
-        if kept: kept.save(loop)
+        keeper.save(loop)
         raise
     finally:
-        signals.__exit__()
+        keeper.__exit__()
         if keep == 'best' and loop.best is not None:
             with torch.no_grad():
                 for k,p in params.items(): p.copy_(loop.best[2][k])

@@ -1,15 +1,12 @@
 "Files from strangers: nothing in them is believed, and nothing in them runs."
-import io
 import json
-import os
 import pickle
 import struct
-import zipfile
-import zlib
 
 import numpy as np
 import pytest
 import torch
+from forge import Bomb, head_of, npy_claim, ours_again, png, torch_file
 from safetensors.torch import load as st_load
 from safetensors.torch import save as st_save
 
@@ -31,11 +28,8 @@ def file(data, tmp_path): return Synthetic.noise(data.shape, 10, seed=0).save(tm
 
 def forged(blob, tensors=None, head=None):
     "The same file with other tensors and header, and the checksum that belongs to them."
-    n = struct.unpack('<Q', blob[:8])[0]
-    h = json.loads(json.loads(blob[8:8 + n])['__metadata__']['dd_nb']) | (head or {})
-    t = st_load(blob) | (tensors or {})
-    text = json.dumps(h)
-    return st_save(t, dict(dd_nb=text, sha256=synthetic._digest(t, text)))
+    def change(t, h): h.update(head or {}); return t | (tensors or {})
+    return ours_again(blob, change)
 
 
 def test_every_single_bit_counts(file):
@@ -71,8 +65,7 @@ def test_sizes_are_bounded_before_anything_is_read(file):
 def test_files_of_the_first_format_are_still_read(file):
     "Their checksum stood in the header and covered the tensors alone."
     blob = file.read_bytes()
-    n = struct.unpack('<Q', blob[:8])[0]
-    head = json.loads(json.loads(blob[8:8 + n])['__metadata__']['dd_nb'])
+    head = head_of(blob)
     t = st_load(blob)
     h = {k: v for k, v in head.items() if k != 'kind'} | dict(format=1, sha256=synthetic._digest(t))
     want = Synthetic.load(file)
@@ -107,32 +100,13 @@ def test_a_pool_holds_networks_of_one_kind(data, tmp_path):
     with pytest.raises(ValueError, match='it holds a network, not a set'): Synthetic.load(files[0])
 
 
-class Bomb:
-    def __init__(self, mark): self.mark = mark
-    def __reduce__(self): return os.system, (f'touch {self.mark}',)
-
-
-def claim(shape, data=b''):
-    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    head += b' '*(63 - (10 + len(head)) % 64) + b'\n'
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('images.npy', b'\x93NUMPY\x01\x00' + struct.pack('<H', len(head)) + head + data)
-    return out.getvalue()
-
-
-def saved(obj, old=False):
-    out = io.BytesIO()
-    torch.save(obj, out, _use_new_zipfile_serialization=not old)
-    return out.getvalue()
-
-
 @pytest.mark.parametrize('name, blob, why', [
-    ('a.pt', lambda m: saved(Bomb(m)), 'cannot be read as tensors'), ('a.pt', lambda m: saved((torch.zeros(10, 1, 8, 8), Bomb(m)), old=True), 'cannot be read as tensors'),
+    ('a.pt', lambda m: torch_file(Bomb(m)), 'cannot be read as tensors'), ('a.pt', lambda m: torch_file((torch.zeros(10, 1, 8, 8), Bomb(m)), old=True), 'cannot be read as tensors'),
     ('a.pth', lambda m: pickle.dumps(Bomb(m)), 'cannot be read'), ('a.npz', lambda m: pickle.dumps(Bomb(m)), 'cannot be read'),
-    ('a.pt', lambda m: saved(torch.zeros(1).expand(10**15)), 'holds a tensor of 4,000,000,000,000,000 bytes'), ('a.pt', lambda m: saved(torch.zeros(1).expand(10**15), old=True), 'holds a tensor of'),
-    ('a.pt', lambda m: saved(torch.eye(3).to_sparse()), 'not a plain one'), ('a.pt', lambda m: saved(torch.zeros(10, 1, 8, 8, device='meta')), 'not a plain one'),
-    ('a.npz', lambda m: claim('(10000000000, 1, 8, 8)'), 'says it has 2,560,000,000,000 bytes'), ('a.npz', lambda m: claim('(1000000, 1, 8, 8)', bytes(50_000_000)), 'unpacked it says it has'), ('a.npz', lambda m: claim('(10, 1, 8, 8)', b'xx'), 'cannot be read'),
-    ('a.npz', lambda m: claim('(-5, 1, 8, 8)'), 'cannot be read')])
+    ('a.pt', lambda m: torch_file(torch.zeros(1).expand(10**15)), 'holds a tensor of 4,000,000,000,000,000 bytes'), ('a.pt', lambda m: torch_file(torch.zeros(1).expand(10**15), old=True), 'holds a tensor of'),
+    ('a.pt', lambda m: torch_file(torch.eye(3).to_sparse()), 'not a plain one'), ('a.pt', lambda m: torch_file(torch.zeros(10, 1, 8, 8, device='meta')), 'not a plain one'),
+    ('a.npz', lambda m: npy_claim('(10000000000, 1, 8, 8)'), 'says it has 2,560,000,000,000 bytes'), ('a.npz', lambda m: npy_claim('(1000000, 1, 8, 8)', bytes(50_000_000)), 'unpacked it says it has'), ('a.npz', lambda m: npy_claim('(10, 1, 8, 8)', b'xx'), 'cannot be read'),
+    ('a.npz', lambda m: npy_claim('(-5, 1, 8, 8)'), 'cannot be read')])
 def test_files_of_others(data, tmp_path, name, blob, why):
     (tmp_path/name).write_bytes(blob(tmp_path/'mark'))
     with pytest.raises(ValueError, match=why): read_set(tmp_path/name, data)
@@ -146,10 +120,9 @@ def test_objects_in_an_archive_do_not_run(data, tmp_path):
 
 
 def test_a_picture_that_says_it_is_huge(data, tmp_path):
-    def part(k, d): return struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
     for c in data.classes:
         (tmp_path/c).mkdir()
-        (tmp_path/c/'0.png').write_bytes(b'\x89PNG\r\n\x1a\n' + part(b'IHDR', struct.pack('>IIBBBBB', 9_000, 8_000, 8, 0, 0, 0, 0)) + part(b'IDAT', zlib.compress(bytes(100))) + part(b'IEND', b''))
+        (tmp_path/c/'0.png').write_bytes(png(9_000, 8_000))
     for f in (lambda: read_set(tmp_path, data), lambda: data_from_folder(tmp_path, size=8)):
         with pytest.raises(ValueError, match='says it has 9000 x 8000 pixels'): f()
 
