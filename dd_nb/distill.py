@@ -227,6 +227,13 @@ def _unpack(o, tensors):
 
 def _states(folder): "Files of a run's states, by outer step."; return {int(p.stem[5:]): p for p in sorted(Path(folder).glob('step-*.safetensors')) if p.stem[5:].isdigit()}
 
+def _looks(tensors):
+    "What tensors look like, to four digits: elsewhere the last ones may differ."
+    def look(t):
+        a = t.detach().cpu().double().abs().flatten()
+        return f'{a.mean().item():.4g} {(a*torch.linspace(0, 1, len(a), dtype=a.dtype)).mean().item():.4g}'
+    return ', '.join(f'{k} {look(t)}' for k,t in tensors.items() if t is not None and t.numel())
+
 class Checkpoints:
     "The states of a run in a folder of its own, a file each: the newest few, and the one of the best iterate so far."
     def __init__(self,
@@ -339,7 +346,8 @@ def distill(
     if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
     run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
                keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn,
-               objective=re.sub(r' at 0x\w+', '', repr(objective)))
+               objective=re.sub(r' at 0x\w+', '', repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
+    if saved and saved['run'].get('start') == syn.meta.get('start', ''): run['start'] = syn.meta['start']   # S as the call left it that was cut off
     schedule,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,every or max(1, iters//50)
     data = data.to(device, dtype)
     try: real = data if n_valid == 0 else split_validation(data, n_valid, seed)
@@ -348,6 +356,7 @@ def distill(
     source = source.to(data.device, data.dtype)   # a copy: a run draws the same networks whatever was drawn from the source before
     if getattr(source, 'seed', 0) is None: source.seed = seed
     run['source'] = source.describe()
+    if source.fixed: run['weights'] = _looks(source.stored()['params'])
     syn.norm = data.norm
     params = syn.named_parameters()
     opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' or k.startswith('stats.') else lr) for k,p in params.items()], betas=betas)
@@ -415,6 +424,6 @@ def distill(
         opt.zero_grad()
         syn.init = source.stored() if source.fixed else None
         syn.meta |= dict(data=data.describe(), source=source.describe(), outer_steps=loop.it, seconds=round(loop.seconds, 1), seed=seed,
-                         best_it=loop.history.best_it, validation_accuracy=loop.history.best_accuracy, objective=repr(objective))
+                         best_it=loop.history.best_it, validation_accuracy=loop.history.best_accuracy, objective=repr(objective), **(dict(start=run['start']) if checkpoint else {}))
         loop.call('after_run')
     return loop.history

@@ -1,5 +1,6 @@
 "The benchmarks that judge: complete tables, each cell computed once, and honest about what they compare."
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,11 +27,12 @@ def test_side_by_side_trains_the_same_networks(capsys):
 
 
 def test_coresets(tmp_path, capsys):
-    def run(**kw): return coresets(progress=False, folder=tmp_path, tables=[dict(data='digits', net=NET, ipcs=(1, 2), sets=2, nets=1)], protocol=SHORT, feature_epochs=1, **kw)
+    def run(**kw): return coresets(progress=False, folder=tmp_path, columns=[dict(data='digits', net=NET, ipc=i, sets=2, nets=1, protocol=SHORT) for i in (1, 2)] + [dict(data='digits', net=NET, ipc=1, sets=2, nets=1, kinds=('real', 'means'), chosen=1, protocol=replace(SHORT, augment='rotate'))], feature_epochs=1, **kw)
     out = run()
     [t] = out['tables']
-    assert len(t['rows']) == 6 and all(set(r) == {'1', '2'} and all(len(s['all']) == 2 for s in r.values()) for r in t['rows'].values())
-    assert t['rows']['random real']['1']['sets'] == 2 and t['rows']['herding']['1'] != t['rows']['herding']['2']
+    assert len(t['rows']) == 6 and all({'1 a class', '2 a class'} <= set(r) and all(len(r[f'{i} a class']['all']) == 2 for i in (1, 2)) for r in t['rows'].values())
+    assert t['rows']['random real']['1 a class']['sets'] == 2 and t['rows']['herding']['1 a class'] != t['rows']['herding']['2 a class']
+    assert {k: len(r['1 a class, augmented']['all']) for k, r in t['rows'].items() if len(r) == 3} == {'random real': 2, 'class means': 1}
     files = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     assert run() == out and {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == files   # nothing is computed again
     with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(seed=1)

@@ -30,7 +30,7 @@ def mlp(seed=0): return MLP((6,), 3, seed=seed)
 
 
 def run(blobs, **kw):
-    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
+    syn = kw.pop('syn', None) or Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
     kw = dict(iters=40, batch_size=32, progress=False, every=10) | kw
     return syn, distill(syn, kw.pop('source', FixedInit(mlp())), blobs, **kw)
 
@@ -329,7 +329,27 @@ def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path):
     with pytest.raises(ValueError, match=r"step-00000040.safetensors' belongs to another run: its lr was 0.05, not 0.1; remove it"): run(blobs, checkpoint=path, lr=.1)
     with pytest.raises(ValueError, match='belongs to another run: its seed was 0, not 1'): run(blobs, checkpoint=path, seed=1)
     with pytest.raises(ValueError, match='belongs to another run: its source was'): run(blobs, checkpoint=path, source=RandomInit(lambda: MLP(blobs.shape, blobs.n_classes, hidden=(5,))))
+    with pytest.raises(ValueError, match="belongs to another run: its start was 'images "): run(blobs, checkpoint=path, syn=Synthetic.noise(blobs.shape, blobs.n_classes, seed=3))
     assert {f: f.read_bytes() for f in path.iterdir()} == blobs_
+
+
+def test_a_run_of_other_weights_is_refused(blobs, tmp_path):
+    "Those of a network that names no seed are told apart by themselves."
+    sources = [FixedInit(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(blobs.x_train[0].numel(), blobs.n_classes))) for _ in range(2)]
+    run(blobs, checkpoint=tmp_path/'run', source=sources[0])
+    run(blobs, checkpoint=tmp_path/'run', source=sources[0])
+    with pytest.raises(ValueError, match="belongs to another run: its weights was"): run(blobs, checkpoint=tmp_path/'run', source=sources[1])
+
+
+def test_what_an_interrupted_call_left_goes_on(blobs, tmp_path):
+    "A notebook's cell that was stopped is run again, with S as the first call left it."
+    class Ask:
+        def after_step(self, loop):
+            if loop.it == 27: os.kill(os.getpid(), signal.SIGINT)
+    syn, init = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0), FixedInit(mlp())
+    with pytest.raises(Interrupted): run(blobs, syn=syn, source=init, cbs=[Ask()], checkpoint=tmp_path/'run')
+    run(blobs, syn=syn, source=init, checkpoint=tmp_path/'run')
+    assert torch.equal(syn.images, run(blobs)[0].images)
 
 
 def test_a_damaged_state_is_passed_over(blobs, tmp_path):
