@@ -6,7 +6,7 @@
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
 # %% ../nbs/22_cli.ipynb #92675864
-import io,math,shutil,sys,warnings
+import io,math,sys,warnings
 import json as js
 from contextlib import contextmanager
 from dataclasses import asdict,replace
@@ -19,7 +19,7 @@ from fastcore.script import call_parse,store_true
 from .bench import BENCHES,machine
 from .coresets import STARTS,coreset
 from .data import load_data
-from .distill import Interrupted,_states,distill
+from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
 from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -95,10 +95,8 @@ class _GoingOn:
 def _begin(folder, resume, anew):
     "Checks what was asked about a run in `folder`, and makes room for a new one."
     if resume and anew: raise ValueError('resume and anew exclude each other, got both')
-    there = _states(folder)
-    if resume and not there: raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
-    if anew:
-        for f in there.values(): f.unlink()
+    if resume and not _states(folder): raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
+    if anew: _forget(folder)
 
 @call_parse
 def dd_distill(
@@ -159,7 +157,7 @@ def dd_distill(
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
-        if not checkpoint: shutil.rmtree(kept, ignore_errors=True)
+        if not checkpoint: _forget(kept)
         if syn.is_image: _png(syn, path.with_suffix('.png'))
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else '') + (f'; after {history.bounded} outer steps a step size had to be brought back into its range' if history.bounded else ''))
@@ -298,7 +296,7 @@ def dd_reproduce(
         syn,history,score = reproduce(name, seed, root or None, device, not quiet, [_GoingOn(kept)], kept, **(dict(iters=iters) if iters else {}))
         if score is None: return   # one process judges and writes
         syn.save(path); _png(syn, png)
-        if not checkpoint: shutil.rmtree(kept, ignore_errors=True)
+        if not checkpoint: _forget(kept)
         base = baselines(name, seed, root or None, device) if compare or name == 'demo' else {}
         for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
         print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')

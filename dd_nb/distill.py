@@ -234,6 +234,12 @@ def _looks(tensors):
         return f'{a.mean().item():.4g} {(a*torch.linspace(0, 1, len(a), dtype=a.dtype)).mean().item():.4g}'
     return ', '.join(f'{k} {look(t)}' for k,t in tensors.items() if t is not None and t.numel())
 
+def _forget(folder):
+    "Remove a run's states, and the folder if nothing else is in it."
+    for p in _states(folder).values(): p.unlink(missing_ok=True)
+    try: Path(folder).rmdir()
+    except OSError: pass   # somebody keeps other things there
+
 class Checkpoints:
     "The states of a run in a folder of its own, a file each: the newest few, and the one of the best iterate so far."
     def __init__(self,

@@ -245,12 +245,15 @@ def test_a_run_that_was_cut_off_goes_on_by_itself(tmp_path, here):
     assert r.returncode == 2 and 'exclude each other' in r.stderr
     r = again('--lr', '.2')
     assert r.returncode == 2 and 'belongs to another run' in r.stderr and len(r.stderr.splitlines()) == 1 and kept.is_dir()
+    r = again('--start', 'noise')
+    assert r.returncode == 2 and 'belongs to another run: its start was' in r.stderr
     r = again('--anew')
     assert r.returncode == 0 and not r.stderr and out.exists() and not kept.exists()
     out.unlink()
     cut(signal.SIGTERM)
+    (kept/'notes.txt').write_text('kept by somebody else')
     r = again('--resume')
-    assert r.returncode == 0 and 'going on with the run in' in r.stderr and out.exists() and not kept.exists()
+    assert r.returncode == 0 and 'going on with the run in' in r.stderr and out.exists() and [f.name for f in kept.iterdir()] == ['notes.txt']
     whole = tmp_path/'b.safetensors'
     assert here('dd_distill', *TINY, '--iters', 400, '--out', whole).returncode == 0
     assert torch.equal(Synthetic.load(out).images, Synthetic.load(whole).images)
