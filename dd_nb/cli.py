@@ -21,7 +21,7 @@ from .coresets import STARTS,coreset
 from .data import load_data
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
-from .inits import FixedInit,RandomInit,RankError,Ranks,join_ranks,pretrain
+from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
 from .unroll import Unroll
@@ -191,6 +191,7 @@ def dd_evaluate(
     protocol:str='',          # own: the schedule that was learned with the set; plain, tuned or augmented: see 17_evaluate; by default own for our files and plain for others
     archs:str='',             # networks to train, with commas between them, or all: those of the review; by default the one the set was made for, or ConvNet
     netargs:str='{}',         # further arguments of these networks as JSON
+    pool:str='',              # folder of pre-trained networks, for a set that was made for such: its held-out ones are the judges
     nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
     compare:store_true=False, # also judge as many random real images, class means and k-means centres (not for the protocol own)
     epochs:int=0,             # other number of epochs than the protocol's
@@ -213,6 +214,7 @@ def dd_evaluate(
             if path: check_writable(path)
         ours = Path(file).suffix not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
         syn = _load_set(file) if ours else None
+        if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
         protocol = protocol or ('own' if ours else 'plain')
         if protocol != 'own': p = get_protocol(protocol)
         elif not ours or compare or epochs: raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if ours else 'for a set that has no schedule'}, got 'own'")
@@ -226,6 +228,9 @@ def dd_evaluate(
         kw = _json_object('netargs', netargs)
         names = list(ARCHS) if archs == 'all' else [a.strip() for a in archs.split(',')] if archs else []
         sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
+        if pool:
+            source = PretrainedPool(pool)
+            sources = {(source.spec or {}).get('name', 'pool'): source}
         if not sources:
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
             sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}

@@ -126,6 +126,7 @@ def stored_source(
     if syn.init: return stored_init(syn.init, net)
     def new(made):
         if made.get('sources'): return Mixture(*map(new, made['sources']))
+        if made.get('source') == 'PretrainedPool': raise ValueError('source must be given: the set was made for networks trained beforehand, which it does not hold; name the folder that pretrain kept them in')
         if not made.get('net'): raise ValueError('source must be given: the set stores neither initial weights nor a network it was made for')
         known_net(made['net'])   # of a file: looked at before it is made
         spec = {k: v for k,v in made['net'].items() if k != 'seed'}

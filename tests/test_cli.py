@@ -207,6 +207,12 @@ def test_distilling_for_pretrained_networks(tmp_path):
     assert r.returncode == 0, r.stderr
     assert sorted(f.name for f in (tmp_path/'pool').iterdir()) == [f'net-{i:05}.safetensors' for i in range(4)]
     assert Synthetic.load(tmp_path/'p.safetensors').meta['source']['source'] == 'PretrainedPool'
+    r = sh('dd_evaluate', tmp_path/'p.safetensors')
+    assert r.returncode == 2 and 'source must be given: the set was made for networks trained beforehand' in r.stderr
+    r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--size', 8)
+    assert r.returncode == 0 and 'MLP: Score(' in r.stdout, r.stderr
+    r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--archs', 'MLP')
+    assert r.returncode == 2 and 'archs and netargs must not be given with pool' in r.stderr
     r = sh('dd_distill', *args, '--poolepochs', 2)
     assert r.returncode == 2 and 'trained otherwise' in r.stderr and len(r.stderr.splitlines()) == 1
 
