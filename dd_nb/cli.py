@@ -17,7 +17,7 @@ import torch
 from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,machine
-from .coresets import STARTS,coreset
+from .coresets import coreset,started
 from .data import load_data
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
@@ -137,7 +137,6 @@ def dd_distill(
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
-        if start not in STARTS: raise ValueError(f'start must be one of {", ".join(STARTS)}, got {start!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
         kept = Path(checkpoint or path.with_suffix('.run'))
@@ -149,8 +148,7 @@ def dd_distill(
         make(0)   # a network that does not fit is found here, before any work
         if init == 'pretrained': source = pretrain(make, d, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
-        S = dict(ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
-        syn = Synthetic.noise(d.shape, d.n_classes, **S) if start == 'noise' else getattr(Synthetic, start)(d, **S)
+        syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
         history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes

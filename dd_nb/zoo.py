@@ -12,7 +12,7 @@ from importlib import resources
 
 import torch
 
-from .coresets import STARTS
+from .coresets import started
 from .data import load_data,split_validation
 from .distill import distill
 from .evaluate import Score,accuracy,evaluate,tune_lr
@@ -56,9 +56,7 @@ def recipe_start(
     seed:int=0,     # of the run
 ) -> Synthetic:
     "The synthetic set that a recipe starts from."
-    if recipe.start not in STARTS: raise ValueError(f'start must be one of {", ".join(STARTS)}, got {recipe.start!r}')
-    if recipe.start == 'noise': syn = Synthetic.noise(data.shape, data.n_classes, seed=seed, **recipe.syn)
-    else: syn = getattr(Synthetic, recipe.start)(data, seed=seed, **recipe.syn)
+    syn = started(recipe.start, data, seed=seed, **recipe.syn)
     return syn if recipe.bn == 'tracked' else syn.with_bn(recipe.bn, _net_fn(recipe, data)(seed), data, seed=seed)
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from dd_nb.coresets import CORESETS, STARTS, coreset, feature_net, features, herd, k_center, near_centres
+from dd_nb.coresets import CORESETS, STARTS, coreset, feature_net, features, herd, k_center, near_centres, started
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic
@@ -88,3 +88,10 @@ def test_bad_input(data):
     with pytest.raises(ValueError, match='ipc . steps must be at most'): coreset('herding', data, ipc=500)
     with pytest.raises(TypeError, match='net must be an nn.Sequential'): Synthetic.herding(data, net=torch.nn.Linear(2, 2))
     assert all(hasattr(Synthetic, s) for s in STARTS)
+
+
+def test_a_start_by_name():
+    data = load_data('digits', size=8)
+    assert all(started(s, data, ipc=2, seed=1).images.shape == (1, 20, 1, 8, 8) for s in STARTS)
+    assert torch.equal(started('noise', data, seed=1).images, Synthetic.noise(data.shape, 10, seed=1).images)
+    with pytest.raises(ValueError, match="start must be one of noise, real, .*, got 'nosie'"): started('nosie', data)
