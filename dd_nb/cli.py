@@ -20,7 +20,7 @@ from .bench import BENCHES,machine
 from .coresets import coreset,started
 from .data import load_data
 from .distill import Interrupted,_forget,_states,distill
-from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,read_set,stored_source
+from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
@@ -63,10 +63,12 @@ def _load_set(name):
     if not Path(name).exists() and name in list_zoo(): return load_zoo(name)
     return Synthetic.load(name)
 
-def _png(syn, path, rows=10):
+def _as_png(fig):
     buf = io.BytesIO()
-    syn.show(max_rows=rows).savefig(buf, format='png', dpi=120)
-    write_atomic(path, buf.getvalue())
+    fig.savefig(buf, format='png', dpi=120)
+    return buf.getvalue()
+
+def _png(syn, path, rows=10): write_atomic(path, _as_png(syn.show(max_rows=rows)))
 
 # %% ../nbs/22_cli.ipynb #49f553f8
 try: from fastcore.script import Param   # fastcore 1
@@ -168,21 +170,6 @@ def _json_object(name, text):
     if not isinstance(kw, dict): raise ValueError(f'{name} must be a JSON object, got {text!r}')
     return kw
 
-def _score_plot(scores, name):
-    "A picture of a table of scores, as PNG: a group of bars for each architecture, with standard deviations."
-    from matplotlib.figure import Figure
-    archs = list(next(iter(scores.values())))
-    fig = Figure(figsize=(max(4, 1.1*len(archs)*max(1, len(scores)/2) + 1), 3), layout='constrained')
-    ax,w = fig.subplots(),.8/len(scores)
-    for i,((row,rs),c) in enumerate(zip(scores.items(), ('#D55E00', '#0072B2', '#009E73', '#CC79A7'))):
-        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std for a in archs], color=c, label=row, capsize=2)
-    ax.set(xticks=range(len(archs)), xticklabels=archs, ylabel=f'test accuracy on {name}, %', ylim=(0, 100)); ax.grid(alpha=.3, axis='y')
-    ax.tick_params(axis='x', rotation=20 if len(archs) > 3 else 0)
-    fig.legend(loc='outside lower center', ncols=2)
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=120)
-    return buf.getvalue()
-
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
@@ -249,7 +236,7 @@ def dd_evaluate(
         if json:
             table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
             write_atomic(json, js.dumps(dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed, scores=table), indent=1).encode())
-        if plot: write_atomic(plot, _score_plot(scores, d.name))
+        if plot: write_atomic(plot, _as_png(plot_scores(scores, f'test accuracy on {d.name}, %')))
 
 @call_parse
 def dd_show(

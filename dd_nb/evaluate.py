@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LRS', 'PROTOCOLS', 'SCALES', 'ARCHS', 'interval', 'Score', 'accuracy', 'check_fits', 'evaluate', 'made_for',
            'stored_source', 'tune_lr', 'Protocol', 'get_protocol', 'fit', 'check_pair', 'benchmark', 'read_set',
-           'cross_architecture', 'storage', 'label_robust_score', 'augment_robust_score', 'ranking', 'hardened',
-           'robustness']
+           'cross_architecture', 'plot_scores', 'storage', 'label_robust_score', 'augment_robust_score', 'ranking',
+           'hardened', 'robustness']
 
 # %% ../nbs/17_evaluate.ipynb #2a537177
 import math,statistics,warnings,zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass,replace
-from itertools import groupby
+from itertools import cycle,groupby
 from pathlib import Path
 
 import numpy as np
@@ -467,6 +467,21 @@ def cross_architecture(
     archs = ARCHS if archs is None else archs if isinstance(archs, dict) else {a: ARCHS[a] if a in ARCHS else dict(name=a) for a in archs}
     sources = {k: _net_source(v, data) for k,v in archs.items()}
     return {k: benchmark(sets, data, s, **kwargs) for k,s in sources.items()}
+
+def plot_scores(
+    scores:dict,   # set -> architecture -> Score
+    ylabel:str='test accuracy, %',
+):                 # a matplotlib figure
+    "A group of bars for each architecture, a bar for each set, with standard deviations."
+    from matplotlib.figure import Figure
+    archs = list(next(iter(scores.values())))
+    fig = Figure(figsize=(max(4, 1 + 1.1*len(archs)*max(1, len(scores)/3)), 3.2), layout='constrained')
+    ax,w = fig.subplots(),.8/len(scores)
+    for i,((row,rs),c) in enumerate(zip(scores.items(), cycle(('#D55E00', '#CC79A7', '#0072B2', '#009E73', '#56B4E9', '#999999')))):
+        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std for a in archs], color=c, label=row, capsize=2)
+    ax.set(xticks=range(len(archs)), xticklabels=[a.replace(', ', '\n') for a in archs], ylabel=ylabel, ylim=(0, 100)); ax.grid(alpha=.3, axis='y')
+    fig.legend(loc='outside upper center', ncols=3, fontsize=8)
+    return fig
 
 # %% ../nbs/17_evaluate.ipynb #acb841e6
 def storage(
