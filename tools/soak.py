@@ -360,6 +360,7 @@ def sensible(c):
         c = c | dict(per_class=max(c['per_class'], c['ipc']*c['steps']*(c['classes'] if c['imbalance'] and c['classes'] < 1000 else 1) if whole else 1),
                      side=28 if c['net'] == 'LeNet' else c['side'], keep='last' if c['n_valid'] == 0 else c['keep'],
                      bn=c['bn'] if (c['net'], c['norm']) == ('ConvNet', 'batch') or c['bn'] == 'none' else 'tracked')
+    if c['net'] in ('AlexCifarNet', 'LeNet') and isinstance(c['batch_size'], int): c = c | dict(batch_size=min(c['batch_size'], 64))
     if c['classes'] == 1000:   # three images of each are a training set of their own
         c = c | dict(net='ConvNet' if c['net'] in ('LeNet', 'AlexCifarNet') else c['net'], side=min(c['side'], 16), per_class=min(c['per_class'], 9), batch_size=min(c['batch_size'], 64), steps=min(c['steps'], 1),
                      start='means' if c['start'] == 'kmeans' else c['start'])
