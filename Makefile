@@ -1,6 +1,6 @@
 # make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
 # make test       everything that must pass before a merge
-# make test-all   that, and the slow checks of tests/slow; what has passed is not run again until a file changes
+# make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until a file changes
 # make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README
 # make docs       the documentation site, in _docs (needs Quarto)
@@ -38,12 +38,16 @@ test: $(STAMP)
 	$(PY) -c 'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(n_workers=2, do_print=True, timing=True)'
 	$(PY) -m pytest -q -n 2 --dist worksteal tests
 
-test-all: out/tests/fast.ok $(SLOW)
+test-all: out/tests/fast.ok $(SLOW) out/tests/soak.ok
 out/tests/fast.ok: $(FILES)
 	$(MAKE) test
 	mkdir -p $(@D) && touch $@
 out/tests/%.ok: tests/slow/%.py tests/slow/conftest.py $(FILES) | $(STAMP)
 	$(PY) -m pytest -q $<
+	mkdir -p $(@D) && touch $@
+
+out/tests/soak.ok: $(FILES) | $(STAMP)
+	$(MAKE) soak
 	mkdir -p $(@D) && touch $@
 
 soak: $(STAMP)

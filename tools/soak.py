@@ -1,4 +1,4 @@
-"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations. `make soak`, under 15 minutes; cut off, it goes on where it was.
+"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
 
 1. A distillation of the digits is killed (SIGKILL) a hundred times at random moments, at least thirty of them inside the writing of a checkpoint, and taken up
    again each time. Its result must be that of the uninterrupted run, bit for bit, and no checkpoint may be unreadable.
@@ -8,6 +8,7 @@
 
 Every attempt runs in a child of this process, which is made by `fork` after the slow imports."""
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -453,6 +454,12 @@ def configurations(state, keep, work, n=500, batch=20):
     return s
 
 
+def code():
+    "A fingerprint of what is tried here."
+    files = sorted(f for d in (Path(synthetic.__file__).parent, Path(__file__).parent) for f in d.glob('*.py'))
+    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()
+
+
 def show(line): print(f'\r{line:110}', end='', flush=True) if sys.stdout.isatty() else None
 
 
@@ -471,6 +478,11 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     path = work/'state.json'
     state = json.loads(path.read_text()) if path.exists() else {}
+    if state and state.get('code') != code():   # what was tried was another program
+        shutil.rmtree(work)
+        work.mkdir()
+        state = {}
+    state['code'] = code()
     started, before = time.monotonic(), state.get('seconds', 0.)
     def keep():
         state['seconds'] = before + time.monotonic() - started
