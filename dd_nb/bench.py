@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import torch
 from torch.func import functional_call,grad,stack_module_state,vmap
 
-from .coresets import coreset,feature_net
+from .coresets import BY_FEATURES,coreset,feature_net
 from .data import data_from_tensors,load_data,progress_bar
 from .distill import StopDistill,distill,step_decay
 from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
@@ -996,7 +996,7 @@ def coresets(
         if name not in nets: nets[name] = feature_net(make_net('ConvNet', shape=data[name].shape, n_classes=data[name].n_classes, width=32, seed=seed), data[name], feature_epochs, seed=seed)
         return nets[name]
     def score(c, kind, n, per):
-        net = features(c['data']) if kind in ('herding', 'kcenter', 'nearest') else None
+        net = features(c['data']) if kind in BY_FEATURES else None
         return benchmark([coreset(kind, data[c['data']], c['ipc'], seed*1000 + i, net) for i in range(n)], data[c['data']], c['net'], c['protocol'], per, seed)
     with _Cells(folder, progress, sum(len(c['kinds']) for c in columns), 'coresets') as cell:
         for c in columns:

@@ -225,7 +225,7 @@ def _unpack(o, tensors):
     if kind == 'dict': return {k: _unpack(w, tensors) for k,w in v}
     return {'list': list, 'tuple': tuple}[kind](_unpack(w, tensors) for w in v)
 
-def _states(folder): "Files of a run's states, by outer step."; return {int(p.stem[5:]): p for p in sorted(Path(folder).glob('step-*.safetensors')) if p.stem[5:].isdigit()}
+def _states(folder): "Files of a run's states, by outer step."; return {int(p.stem[5:]): p for p in Path(folder).glob('step-*.safetensors') if p.stem[5:].isdigit()}
 
 def _looks(tensors):
     "What tensors look like, to four digits: elsewhere the last ones may differ."

@@ -478,11 +478,12 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     path = work/'state.json'
     state = json.loads(path.read_text()) if path.exists() else {}
-    if state and state.get('code') != code():   # what was tried was another program
+    now = code()
+    if state and state.get('code') != now:   # what was tried was another program
         shutil.rmtree(work)
         work.mkdir()
         state = {}
-    state['code'] = code()
+    state['code'] = now
     started, before = time.monotonic(), state.get('seconds', 0.)
     def keep():
         state['seconds'] = before + time.monotonic() - started
