@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BENCHES', 'CONTENDERS', 'BN_KINDS', 'BN_ROWS', 'NORM_ROWS', 'BN_MIXED', 'BN_NETS', 'CORESET_KINDS', 'CORESET_COLUMNS',
-           'ARCH_SETS', 'COST_TASK', 'COST_ROWS', 'machine', 'faster_threads', 'time_to_accuracy',
+           'ARCH_SETS', 'ARCH_EPOCHS', 'COST_TASK', 'COST_ROWS', 'machine', 'faster_threads', 'time_to_accuracy',
            'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory', 'hypergrad',
            'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
            'print_batchnorm', 'side_by_side', 'print_side_by_side', 'coresets', 'print_coresets', 'judge',
@@ -15,6 +15,7 @@ import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,te
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict,replace
+from functools import cache
 from importlib import import_module,metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -1075,6 +1076,7 @@ BENCHES['judge'] = judge,print_judge
 
 # %% ../nbs/20_bench.ipynb #be8f3dbe
 ARCH_SETS = 'mnist-random-100','mnist-bn-100'   # of the zoo
+ARCH_EPOCHS = {'AlexNet, no norm': 60, 'AlexNet, instance': 60, 'VGG11, instance': 40, 'VGG11, batch': 40, 'ResNet18, instance': 20, 'ResNet18, batch': 20}   # of those that take minutes a network on a CPU
 
 def architectures(
     seed:int=0,               # of everything
@@ -1084,25 +1086,31 @@ def architectures(
     names=ARCH_SETS,          # sets of the zoo, all of one data set and size
     archs=None,               # name -> dict for `make_net`; by default ARCHS of 17_evaluate
     sets:int=2,               # sets of random images, and at most so many of the zoo
-    nets:int=2,               # networks a row
+    nets:int=2,               # networks a cell
+    epochs=None,              # name -> epochs, for architectures that are tried by one network on one set; by default ARCH_EPOCHS where `archs` is; pass {} to judge all alike
     protocol='plain',         # of 17_evaluate
 ) -> dict:                    # JSON-able
     "Sets of the zoo on architectures that they were not made for, beside random real images and k-means centres of equal budget."
+    epochs = ARCH_EPOCHS if epochs is None and archs is None else epochs or {}
     zoo,archs,p = list_zoo(),archs or ARCHS,get_protocol(protocol)
     names = [n for n in names if n in zoo]
     first = load_zoo(names[0])
     data = load_data(first.meta['data']['name'], root=root, size=first.shape[-1])
     ipc = len(first)//data.n_classes
     for n in names: check_fits(load_zoo(n), data)
-    kinds = {n: lambda n=n: [load_zoo(n, i) for i in zoo[n][:sets]] for n in names} | {'random real': lambda: [coreset('real', data, ipc, seed*1000 + i) for i in range(sets)], 'k-means centres': lambda: [coreset('kmeans', data, ipc, seed)]}
+    kinds = {n: lambda k, n=n: [load_zoo(n, i) for i in zoo[n][:k]] for n in names} | {'random real': lambda k: [coreset('real', data, ipc, seed*1000 + i) for i in range(k)], 'k-means centres': lambda k: [coreset('kmeans', data, ipc, seed)]}
+    def judged(f, a):
+        short = a in epochs
+        s,p_ = f(1 if short else sets),replace(p, epochs=epochs[a]) if short else p
+        return dict(seed=seed, sets=len(s), nets=1 if short else nets, spec=archs[a], protocol=asdict(p_)),lambda: benchmark(s, data, archs[a], p_, 1 if short else max(1, nets//len(s)), seed)
     with _Cells(folder, progress, len(kinds)*len(archs), 'architectures') as cell:
-        rows = {k: {a: cell(f'{k}-{a}', dict(seed=seed, sets=sets, nets=nets, spec=spec, protocol=asdict(p)), lambda: benchmark(s := f(), data, spec, p, max(1, nets//len(s)), seed)) for a,spec in archs.items()} for k,f in kinds.items()}
-    return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets, archs=archs, protocol=asdict(p), machine=machine(), rows=rows)
+        rows = {k: {a: cell(f'{k}-{a}', *judged(f, a)) for a in archs} for k,f in ((k, cache(f)) for k,f in kinds.items())}
+    return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets, epochs=epochs, archs=archs, protocol=asdict(p), machine=machine(), rows=rows)
 
 def print_architectures(out:dict):
     "The result of `architectures` as a table."
     print(f"{out['images']} images of {out['data']}, {out['nets']} networks a cell")
-    for a in out['archs']: print(f'  {a:20}', '   '.join(f'{k} {_points(r[a])}' for k,r in out['rows'].items()))
+    for a in out['archs']: print(f'  {a:20}', f"{out['epochs'][a]} epochs, one network:" if a in out['epochs'] else '', '   '.join(f'{k} {_points(r[a])}' for k,r in out['rows'].items()))
 
 BENCHES['architectures'] = architectures,print_architectures
 

@@ -66,10 +66,15 @@ def test_judge(tmp_path, mnist_like, capsys):
 
 
 def test_architectures(tmp_path, mnist_like, capsys):
-    out = architectures(progress=False, folder=tmp_path, names=('mnist-random-100',), archs={'MLP': dict(name='MLP'), 'none': dict(NET, norm='none')}, protocol=SHORT)
-    assert set(out['rows']) == {'mnist-random-100', 'random real', 'k-means centres'} and all(len(s['all']) == 2 for r in out['rows'].values() for s in r.values())
+    out = architectures(progress=False, folder=tmp_path, names=('mnist-random-100',), archs={'MLP': dict(name='MLP'), 'none': dict(NET, norm='none')}, epochs={'none': 2}, protocol=SHORT)
+    assert set(out['rows']) == {'mnist-random-100', 'random real', 'k-means centres'}
+    assert all(len(r['MLP']['all']) == 2 and len(r['none']['all']) == 1 for r in out['rows'].values())
+    kept = {p.name: json.loads(p.read_text())['key'] for p in tmp_path.iterdir()}
+    assert kept['random-real-none.json']['protocol']['epochs'] == 2 and kept['random-real-MLP.json']['protocol']['epochs'] == SHORT.epochs
+    assert kept['random-real-none.json']['sets'] == 1 and kept['random-real-MLP.json']['sets'] == 2
     print_architectures(json.loads(json.dumps(out)))
-    assert 'MLP' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'MLP' in shown and '2 epochs, one network' in shown
 
 
 def test_cost(capsys):
