@@ -7,6 +7,8 @@ from .batchnorm import *
 from .unroll import *
 from .inits import *
 from .linear import *
+from .adaptation import *
+from .poisoning import *
 from .coresets import *
 from .evaluate import *
 from .distill import *

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['BENCHES', 'CONTENDERS', 'BN_KINDS', 'BN_ROWS', 'NORM_ROWS', 'BN_MIXED', 'BN_NETS', 'CORESET_KINDS', 'CORESET_COLUMNS',
-           'ARCH_SETS', 'ARCH_EPOCHS', 'COST_TASK', 'COST_ROWS', 'machine', 'faster_threads', 'time_to_accuracy',
-           'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory', 'hypergrad',
-           'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
+           'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'COST_TASK', 'COST_ROWS', 'machine', 'faster_threads',
+           'time_to_accuracy', 'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory',
+           'hypergrad', 'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
            'print_batchnorm', 'side_by_side', 'print_side_by_side', 'coresets', 'print_coresets', 'judge',
-           'print_judge', 'architectures', 'print_architectures', 'outer_step_cost', 'cost', 'print_cost']
+           'print_judge', 'architectures', 'print_architectures', 'poisoning', 'print_poisoning', 'outer_step_cost',
+           'cost', 'print_cost']
 
 # %% ../nbs/20_bench.ipynb #bae92b05
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
@@ -30,9 +31,10 @@ from .distill import StopDistill,distill,step_decay
 from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
+from .poisoning import FLIPPED,attack,defences,flipped,tuned_attack
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
-from .zoo import Recipe,_net_fn,get_recipe,list_zoo,load_zoo,recipe_source,recipe_start
+from .zoo import Recipe,_net_fn,_with_pool,get_recipe,list_zoo,load_zoo,recipe_source,recipe_start,reproduce
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
@@ -1113,6 +1115,59 @@ def print_architectures(out:dict):
     for a in out['archs']: print(f'  {a:20}', f"{out['epochs'][a]} epochs, one network:" if a in out['epochs'] else '', '   '.join(f'{k} {_points(r[a])}' for k,r in out['rows'].items()))
 
 BENCHES['architectures'] = architectures,print_architectures
+
+# %% ../nbs/20_bench.ipynb #043eaf11
+POISONS = 'mnist-poison-5-4','mnist-poison-5-9','mnist-poison-0-6','mnist-poison-3-7','mnist-poison-7-2','mnist-poison-fixed-5-4'   # recipes
+
+def poisoning(
+    seed:int=0,               # of everything
+    root=None,                # folder of data sets
+    progress:bool=True,       # show a progress bar
+    folder='out/poisoning',   # where poisons and finished cells are kept
+    names=POISONS,            # recipes
+    pools=None,               # folder of the pools of pre-trained networks, as in `reproduce`, like the next
+    poolsize:int|None=None,
+    nets:int=50,              # networks attacked
+    defended:int=10,          # of these, to defend
+    **changes,                # arguments of `distill` to change in the recipes
+) -> dict:                    # JSON-able
+    "Poisons on networks that played no part in making them, beside label flipping with the step size that is best for the attacker, and three defences."
+    folder,rows = Path(folder),{}
+    with _Cells(folder, progress, len(names), 'poisoning') as cell:
+        for name in names:
+            recipe = _with_pool(get_recipe(name), poolsize)
+            k,t = recipe.unroll['source'],recipe.unroll['target']
+            def measured():
+                path,data = folder/f'{name}-s{seed}.safetensors',load_data(recipe.data, root=root)
+                if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
+                syn,own,pool = Synthetic.load(path),recipe_source(recipe, data, seed, pools, root),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
+                out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
+                if recipe.fixed: out['known'] = attack(syn, own, data, k, t, 1).to_dict()
+                else:
+                    for what,each in FLIPPED.items():
+                        flip = tuned_attack(flipped(data, k, t, each=each, seed=seed), pool, data, k, t, seed=seed)
+                        out[what] = dict(attack(flip, pool, data, k, t, nets, seed).to_dict(), lr=flip.lrs.item())
+                    out['defences'] = defences(syn, pool, data, k, t, defended, seed=seed)
+                return SimpleNamespace(to_dict=lambda: out)
+            rows[name] = cell(name, dict(recipe=asdict(recipe), seed=seed, nets=nets, defended=defended, changes=changes), measured)
+    return dict(benchmark='poisoning', seed=seed, nets=nets, defended=defended, machine=machine(), rows=rows)
+
+def print_poisoning(out:dict):
+    "The result of `poisoning` as a table: means and standard deviations over networks, before and after."
+    def show(a):
+        def one(when, what): return f"{100*statistics.mean(v := [r[what] for r in a[when]]):5.1f}" + (f' +- {100*statistics.stdev(v):4.1f}' if when == 'after' and len(v) > 1 else '')
+        return ', '.join(f"{what} {one('before', what)} -> {one('after', what)}" for what in ('moved', 'others', 'accuracy')) + f" ({len(a['after'])} network{'s'*(len(a['after']) > 1)})"
+    for name,r in out['rows'].items():
+        print(f"{name}: {r['seconds']:.0f} s, step size {r['lr']:.3g}")
+        for k in ('known', 'unseen', *FLIPPED):
+            if k in r: print(f'  {k:22} {show(r[k])}')
+        if d := r.get('defences'): print(f"  its gradient is {d['gradient']:.1f} times the largest of real batches; told from real images by loss {d['loss']:.2f}, by distance {d['distance']:.2f} (area under the ROC curve)")
+    whole = [r for r in out['rows'].values() if 'known' not in r]
+    if len(whole) > 1:
+        def mean(k, what, when='after'): return statistics.mean(v[what] for r in whole for v in r[k][when])
+        for k in ('unseen', *FLIPPED): print(f"mean over {len(whole)} pairs, {k}: moved {mean(k, 'moved'):.1%}, lost on the other classes {mean(k, 'others', 'before') - mean(k, 'others'):+.1%}")
+
+BENCHES['poisoning'] = poisoning,print_poisoning
 
 # %% ../nbs/20_bench.ipynb #a2124b17
 def outer_step_cost(

@@ -25,7 +25,7 @@ from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_rank
 from .networks import make_net
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
 from .unroll import Unroll
-from .zoo import RECIPES,baselines,get_recipe,list_zoo,load_zoo,reproduce
+from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
@@ -108,6 +108,7 @@ def dd_distill(
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
     init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result; 'pretrained': for networks trained on the data beforehand
     pool:str='',              # folder of the pre-trained networks; what is missing there is trained first; by default `pool` beside the result
+    pooldata:str='',          # data set they are trained on, of the same shape and classes; by default DATA itself
     poolsize:int=200,         # pre-trained networks, the last tenth of them held out
     poolepochs:int=2,         # passes over the data in pre-training
     ipc:int=1,                # images per class and step
@@ -138,6 +139,7 @@ def dd_distill(
     "Distil a data set into a few synthetic examples and save them. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
+        if pooldata and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
@@ -148,7 +150,10 @@ def dd_distill(
         if not net: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         make(0)   # a network that does not fit is found here, before any work
-        if init == 'pretrained': source = pretrain(make, d, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
+        if init == 'pretrained':
+            first = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
+            if first.shape != d.shape or first.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(first.shape)} and {first.n_classes} for {pooldata!r}')
+            source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
@@ -265,6 +270,8 @@ def dd_reproduce(
     device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
+    pools:str='',             # folder of folders of pre-trained networks, for recipes that ask for them; what is missing there is trained first. By default `pools` in OUT
+    poolsize:int=0,           # other number of these networks than the recipe's (the result then says so)
     checkpoint:str='',        # folder that keeps the state of the run; by default the result's name with .run, removed when the result is there
     resume:store_true=False,  # insist on going on with a run that was cut off (where there is one, this happens by itself)
     anew:store_true=False,    # begin anew, though there is one
@@ -274,24 +281,26 @@ def dd_reproduce(
     "Run the recipe behind a result of the zoo again and compare. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
     with clear_errors(),join_ranks(_device(device)) as device:
         if not name:
-            for r in RECIPES.values(): print(f'{r.name:16} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
+            for r in RECIPES.values(): print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             return
         if threads: torch.set_num_threads(threads)
-        recipe = get_recipe(name)   # an unknown name is refused before any folder is made
+        recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
         if json: check_writable(json)
-        kept = Path(checkpoint or path.with_suffix('.run'))
+        kept,pool = Path(checkpoint or path.with_suffix('.run')),dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
         if Ranks().rank == 0: _begin(kept, resume, anew)
-        syn,history,score = reproduce(name, seed, root or None, device, not quiet, [_GoingOn(kept)], kept, **(dict(iters=iters) if iters else {}))
+        syn,history,score = reproduce(name, seed, root or None, device, not quiet, [_GoingOn(kept)], kept, **pool, **(dict(iters=iters) if iters else {}))
         if score is None: return   # one process judges and writes
         syn.save(path); _png(syn, png)
         if not checkpoint: _forget(kept)
-        base = baselines(name, seed, root or None, device) if compare or name == 'demo' else {}
+        base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
         for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
         print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
-              + f'   test accuracy of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
+              + f'   {getattr(OBJECTIVES[recipe.objective], "asks", "test accuracy")} of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
               + (f'; published {recipe.paper}' if recipe.paper else ''))
+        for k,v in syn.meta['test'].items():
+            if isinstance(v, list): print(f'  {k:26} {v[0]:6.1%} -> {v[1]:.1%}')
         if json:
             curve = {k: [None if math.isnan(v) else v for v in getattr(history, k)] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
             out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(), threads=torch.get_num_threads(), best_it=history.best_it, curve=curve,

@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dd_nb.bench import (architectures, coresets, cost, judge, outer_step_cost, print_architectures, print_coresets, print_cost, print_judge, print_side_by_side, side_by_side)
+from dd_nb.bench import (architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
+                         print_side_by_side, side_by_side)
 from dd_nb.data import load_data
 from dd_nb.evaluate import Protocol
 from dd_nb.inits import RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
+from dd_nb.zoo import RECIPES, Recipe
 
 NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
 
@@ -95,3 +97,20 @@ def test_an_outer_step_is_that_of_distill():
     r = outer_step_cost(syn, source, data, Unroll('recompute'), 16, repeats=2, lr=.01)
     moved = (syn.images - start).abs()
     assert source.count == 3 and 0 < moved.max() <= 3*.01*1.01 + 1e-6 and r['update'] <= r['whole']
+
+
+def test_poisoning(tmp_path, monkeypatch, capsys):
+    pool = dict(data='digits', n=8, held_out=.5, epochs=4, batch_size=32)
+    for name, k, fixed in (('a', 3, False), ('b', 5, False), ('c', 3, True)):
+        monkeypatch.setitem(RECIPES, name, Recipe(name, '', 'digits', dict(name='MLP', hidden=[32]), fixed, pool, 'real', dict(ipc=1, steps=1, epochs=1, lr=.1), dict(iters=4, batch_size=16), 'Poison', dict(source=k, target=8)))
+    def run(**kw): return poisoning(progress=False, folder=tmp_path/'out', names=('a', 'b', 'c'), pools=tmp_path/'pools', nets=2, defended=1, **kw)
+    out = run()
+    a, c = out['rows']['a'], out['rows']['c']
+    assert len(a['unseen']['after']) == 2 and 'known' not in a and len(c['known']['after']) == 1 and 'defences' not in c
+    d = a['defences']
+    assert all(len(d[k]) == len(d[v]) for k, v in (('undo', 'steps'), ('shorter', 'factors'), ('clipped', 'norms'))) and d['shorter'][0] == d['undo'][0] and 0 <= d['loss'] <= 1
+    assert d['shorter'][-1]['moved'] == pytest.approx(a['unseen']['before'][0]['moved'])       # no step at all
+    assert run() == out                                                                        # nothing is made again
+    print_poisoning(json.loads(json.dumps(out)))
+    shown = capsys.readouterr().out
+    assert 'known' in shown and 'mean over 2 pairs, unseen' in shown

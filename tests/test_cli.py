@@ -142,6 +142,9 @@ BAD = [
     (('dd_evaluate', 'mnist-fixed-10', '--compare'), 'protocol must be one of plain, tuned, augmented for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_reproduce', 'mnist-unfixed'), 'name must be one of'),
+    (('dd_reproduce', 'demo', '--poolsize', 4), "poolsize must be left out for 'demo'"),
+    (('dd_distill', 'digits', '--pooldata', 'mnits', '--init', 'pretrained'), "mnits"),
+    (('dd_distill', 'digits', '--pooldata', 'digits'), "init must be 'pretrained' for pooldata"),
     (('dd_bench', 'everything'), 'name must be one of'),
 ]
 

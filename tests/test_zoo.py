@@ -4,7 +4,8 @@ import torch
 
 from dd_nb.data import load_data
 from dd_nb.evaluate import evaluate
-from dd_nb.zoo import RECIPES, baselines, list_zoo, load_zoo, reproduce
+from dd_nb.inits import FixedInit, PretrainedPool
+from dd_nb.zoo import RECIPES, Recipe, baselines, get_recipe, list_zoo, load_zoo, recipe_source, reproduce
 
 
 def test_reproduce_runs_a_recipe_and_records_it(tmp_path):
@@ -25,6 +26,45 @@ def test_baselines():
     scores = baselines('demo')
     assert set(scores) == {'untrained', 'random real images', 'best of 20 random sets', 'class means', '1-NN, random real images'} and scores['untrained'].mean < .25
     assert all(0 <= s.mean <= 1 for s in scores.values())
+
+
+SMALL = dict(data='digits', net=dict(name='MLP', hidden=[16]), start='real', n_nets=3, pool=dict(data='digits', n=8, held_out=.5, epochs=1),
+             syn=dict(ipc=1, steps=1, epochs=1, lr=.05), distill=dict(iters=3, batch_size=16))
+SMALL_ONES = [Recipe('tiny-any', '', **SMALL), Recipe('tiny-known', '', **SMALL, fixed=True), Recipe('tiny-poison', '', **SMALL, objective='Poison', unroll=dict(source=3, target=8))]
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    for r in SMALL_ONES: monkeypatch.setitem(RECIPES, r.name, r if r.name == 'tiny-known' else type(r)(**{**vars(r), 'fixed': False}))
+    return tmp_path
+
+
+def test_recipes_for_pretrained_networks(small):
+    syn, _, score = reproduce('tiny-any', pools=small, progress=False)
+    assert len(list((small/'digits-MLP-[16]').iterdir())) == 8 and syn.meta['source']['source'] == 'PretrainedPool' and syn.init is None
+    assert len(score.all) == 2 and syn.meta['changes'] == {}                # half of those held out; the others choose
+    data = load_data('digits')
+    assert score.all == evaluate(syn, recipe_source(get_recipe('tiny-any'), data, 0, small), data, 3).all
+    fewer, _, less = reproduce('tiny-any', pools=small, poolsize=4, progress=False)
+    assert fewer.meta['changes'] == dict(poolsize=4) and fewer.meta['recipe']['pool']['n'] == 4 and len(less.all) == 1
+    known, _, _ = reproduce('tiny-known', seed=1, pools=small, progress=False)
+    pool = PretrainedPool(small/'digits-MLP-[16]', held_out=.5)
+    assert all(torch.equal(v, known.init['params'][k]) for k, v in pool.states[1].params.items())
+    assert isinstance(recipe_source(get_recipe('tiny-known'), data, 1, small), FixedInit)
+    scores = baselines('tiny-any', pools=small, many=2)
+    assert 'untrained' not in scores and len(scores['no adaptation'].all) == 2 and scores['full target training'].mean > scores['no adaptation'].mean
+    with pytest.raises(ValueError, match="poolsize must be left out for 'demo'"): reproduce('demo', poolsize=4)
+    with pytest.raises(ValueError, match='poolsize must be at least 3, got 2'): reproduce('tiny-any', poolsize=2)
+
+
+def test_recipes_for_another_aim(small):
+    syn, _, score = reproduce('tiny-poison', pools=small, progress=False)
+    test = syn.meta['test']
+    assert syn.meta['objective'].startswith('Poison(3 -> 8)') and len(score.all) == 2
+    assert score.mean == pytest.approx((test['moved'][1] + test['others'][1])/2) and test['moved'][0] < .4 < test['others'][0]
+    scores = baselines('tiny-poison', pools=small)
+    assert list(scores) == ['untouched', 'flipped, one of each', 'flipped, ten of K']
+    assert scores['untouched'].mean == pytest.approx((test['moved'][0] + test['others'][0])/2)
 
 
 def test_every_entry_has_its_recipe_and_loads():
