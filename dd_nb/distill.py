@@ -357,7 +357,7 @@ def distill(
     schedule,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,every or max(1, iters//50)
     data = data.to(device, dtype)
     try: real = data if n_valid == 0 else split_validation(data, n_valid, seed)
-    except (TypeError, ValueError) as e: raise type(e)(f'n_valid: {e}') from e
+    except (TypeError, ValueError) as e: raise type(e)(str(e).replace('n must', 'n_valid must', 1)) from e
     syn.to(data.device, data.dtype)
     source = source.to(data.device, data.dtype)   # a copy: a run draws the same networks whatever was drawn from the source before
     if getattr(source, 'seed', 0) is None: source.seed = seed

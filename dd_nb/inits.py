@@ -105,7 +105,7 @@ class RandomInit:
         n:int=1,        # how many
     ) -> list[State]:
         "`n` networks never drawn before; the global random state is left as it was."
-        if self.seed is None: self.seed = torch.seed() % 2**31
+        if self.seed is None: self.seed = int(torch.randint(2**31, ()))
         nets = [self.net(self.count + i) for i in range(n)]
         self.count += n
         return [functional(net).to(self.device, self.dtype) for net in nets]
@@ -337,7 +337,7 @@ class PretrainedPool:
         n:int=1,    # how many
     ) -> list[State]:
         "`n` of the pool's networks: no two alike, unless there are fewer."
-        if self.seed is None: self.seed = torch.seed() % 2**31
+        if self.seed is None: self.seed = int(torch.randint(2**31, ()))
         g = torch.Generator().manual_seed(self.seed*1_000_003 + self.count)
         self.count += 1
         return [self.states[self.members[i]] for i in torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(-(-n//len(self.members)))])[:n].tolist()]
@@ -387,7 +387,7 @@ class AgingPool:
         _check_count('n', n)
         if n > self.size: raise ValueError(f'n must be at most {self.size}, the size of the pool, got {n}')
         if self.generator is None:
-            if self.seed is None: self.seed = torch.seed() % 2**31
+            if self.seed is None: self.seed = int(torch.randint(2**31, ()))
             if getattr(self.source, 'seed', 0) is None: self.source.seed = self.seed
             self.generator = torch.Generator().manual_seed(self.seed)
             self.states,self.ages = self.source.draw(self.size),[0]*self.size

@@ -212,7 +212,7 @@ def noise(cls:Synthetic,
 ) -> Synthetic:
     "Standard normal examples, `ipc` per class and step: the start of Wang et al. (2018)."
     labels = _labels(n_classes, ipc, steps)
-    g = torch.Generator().manual_seed(torch.seed() % 2**31) if seed is None else _seeded(seed)
+    g = torch.Generator().manual_seed(int(torch.randint(2**31, ()))) if seed is None else _seeded(seed)
     images = torch.randn((steps, labels.shape[1], *shape), generator=g)
     return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
 

@@ -190,7 +190,7 @@ def test_images_on_digits():
 BAD = [(dict(iters=0), ValueError, 'iters must be at least 1'), (dict(iters=2.), TypeError, 'iters must be a whole number'),
        (dict(batch_size=0), ValueError, 'batch_size'), (dict(n_nets=0), ValueError, 'n_nets'), (dict(keep='worst'), ValueError, "keep must be 'best' or 'last'"),
        (dict(schedule='linear'), ValueError, 'schedule must be one of'), (dict(lr=-1), ValueError, 'lr must be a finite number'),
-       (dict(lr_lrs=math.nan), ValueError, 'lr_lrs must be a finite'), (dict(n_valid=0), ValueError, 'n_valid must be positive'),
+       (dict(lr_lrs=math.nan), ValueError, 'lr_lrs must be a finite'), (dict(n_valid=0), ValueError, 'n_valid must be positive'), (dict(n_valid=10**6), ValueError, '^n_valid must be a whole number from 1 to'),
        (dict(average=1.5), ValueError, 'average must be')]
 
 

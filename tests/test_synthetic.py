@@ -378,3 +378,12 @@ def test_bad_starts(data):
         with pytest.raises(ValueError, match=text): Synthetic.real(data, **kw)
     with pytest.raises(TypeError, match='ipc must be a whole number'): Synthetic.noise(data.shape, 10, ipc=1.)
     with pytest.raises(ValueError, match='momentum must be in'): as_inner(dict(name='momentum', momentum=1.))
+
+
+def test_without_a_seed_torchs_own_generator_decides_and_goes_on():
+    def two(): return Synthetic.noise((2,), 2).images, torch.rand(3)
+    torch.manual_seed(5)
+    a = two(), two()
+    torch.manual_seed(5)
+    b = two(), two()
+    assert all(torch.equal(i, j) for x, y in zip(a, b) for i, j in zip(x, y)) and not torch.equal(a[0][0], a[1][0])
