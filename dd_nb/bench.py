@@ -1078,7 +1078,7 @@ BENCHES['judge'] = judge,print_judge
 
 # %% ../nbs/20_bench.ipynb #be8f3dbe
 ARCH_SETS = 'mnist-random-100','mnist-bn-100'   # of the zoo
-ARCH_EPOCHS = {'AlexNet, no norm': 60, 'AlexNet, instance': 60, 'VGG11, instance': 40, 'VGG11, batch': 40, 'ResNet18, instance': 20, 'ResNet18, batch': 20}   # of those that take minutes a network on a CPU
+ARCH_EPOCHS = {'AlexNet, no norm': 60, 'AlexNet, instance': 60, 'VGG11, instance': 100, 'VGG11, batch': 100, 'ResNet18, instance': 60, 'ResNet18, batch': 60}   # of those that take minutes a network on a CPU
 
 def architectures(
     seed:int=0,               # of everything
