@@ -210,11 +210,11 @@ def cautious(
 def usual_norm(
     state:State,        # a network
     data:Data,          # real set
-    batches:int=20,     # to look at
+    batches:int=100,    # of its training split, to look at
     batch_size:int=10,  # examples each
     seed:int=0,         # of the batches
 ) -> float:
-    "The largest gradient norm that batches of real examples ask for: a bound that costs an honest user nothing."
+    "The largest gradient norm that batches of real examples ask for: a bound that costs an honest user next to nothing."
     net,g = state.module().train(),torch.Generator(device=data.device).manual_seed(seed)
     return max(_pull(net, *data.batch(batch_size, g)) for _ in range(batches))
 
