@@ -1014,7 +1014,7 @@ def coresets(
                 t['rows'].setdefault(CORESET_KINDS[kind], {})[what] = cell(f"{c['data']}-{kind}-{what}", key, lambda: score(c, kind, n, per))
     return dict(benchmark='coresets', seed=seed, machine=machine(), tables=list(tables.values()))
 
-def _points(s): return f"{100*s['mean']:5.1f} +- {100*s['std']:4.1f}" + (f" ({100*s['half']:.1f})" if s['half'] is not None else '')
+def _points(s): return f"{100*s['mean']:5.1f}" + (f" +- {100*s['std']:4.1f}" if len(s['all']) > 1 else '') + (f" ({100*s['half']:.1f})" if s['half'] is not None else '')
 
 def print_coresets(out:dict):
     "The result of `coresets` as tables: mean and standard deviation over networks (in brackets half of the 95 % interval)."

@@ -472,15 +472,15 @@ def plot_scores(
     scores:dict,   # set -> architecture -> Score
     ylabel:str='test accuracy, %',
 ):                 # a matplotlib figure
-    "A group of bars for each architecture, a bar for each set, with standard deviations."
+    "A group of bars for each architecture, a bar for each set, with standard deviations where there are several networks."
     from matplotlib.figure import Figure
     archs = list(next(iter(scores.values())))
     fig = Figure(figsize=(max(4, 1 + 1.1*len(archs)*max(1, len(scores)/3)), 3.2), layout='constrained')
     ax,w = fig.subplots(),.8/len(scores)
     for i,((row,rs),c) in enumerate(zip(scores.items(), cycle(('#D55E00', '#CC79A7', '#0072B2', '#009E73', '#56B4E9', '#999999')))):
-        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std for a in archs], color=c, label=row, capsize=2)
+        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std if len(rs[a].all) > 1 else math.nan for a in archs], color=c, label=row, capsize=2)
     ax.set(xticks=range(len(archs)), xticklabels=[a.replace(', ', '\n') for a in archs], ylabel=ylabel, ylim=(0, 100)); ax.grid(alpha=.3, axis='y')
-    fig.legend(loc='outside upper center', ncols=3, fontsize=8)
+    fig.legend(loc='outside upper center', ncols=4, fontsize=8)
     return fig
 
 # %% ../nbs/17_evaluate.ipynb #acb841e6
