@@ -31,7 +31,7 @@ from .distill import StopDistill,distill,step_decay
 from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .poisoning import FLIPPED,attack,defences,flipped,tuned_attack
+from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
 from .zoo import Recipe,_net_fn,_with_pool,get_recipe,list_zoo,load_zoo,recipe_source,recipe_start,reproduce
@@ -1140,12 +1140,11 @@ def poisoning(
             def measured():
                 path,data = folder/f'{name}-s{seed}.safetensors',load_data(recipe.data, root=root)
                 if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
-                syn,own,pool = Synthetic.load(path),recipe_source(recipe, data, seed, pools, root),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
+                syn,pool = Synthetic.load(path),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
                 out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
-                if recipe.fixed: out['known'] = attack(syn, own, data, k, t, 1).to_dict()
+                if recipe.fixed: out['known'] = attack(syn, pool[seed], data, k, t, 1).to_dict()
                 else:
-                    for what,each in FLIPPED.items():
-                        flip = tuned_attack(flipped(data, k, t, each=each, seed=seed), pool, data, k, t, seed=seed)
+                    for what,flip in tuned_flips(pool, data, k, t, seed).items():
                         out[what] = dict(attack(flip, pool, data, k, t, nets, seed).to_dict(), lr=flip.lrs.item())
                     out['defences'] = defences(syn, pool, data, k, t, defended, seed=seed)
                 return SimpleNamespace(to_dict=lambda: out)

@@ -179,9 +179,9 @@ def baselines(
     these as they are and trained on the whole new set. For an objective that asks for something else than accuracy, its own baselines."""
     recipe = _with_pool(get_recipe(name), poolsize)
     data = load_data(recipe.data, root=root, device=device)
-    source,valid,objective = recipe_source(recipe, data, seed, pools, root),split_validation(data, seed=seed),OBJECTIVES[recipe.objective](**recipe.unroll)
+    source,objective = recipe_source(recipe, data, seed, pools, root),OBJECTIVES[recipe.objective](**recipe.unroll)
     if hasattr(objective, 'baselines'): return {k: Score(tuple(v)) for k,v in objective.baselines(source, data, recipe.n_nets, seed).items()}
-    few = min(recipe.n_nets, 8)
+    valid,few = split_validation(data, seed=seed),min(recipe.n_nets, 8)
     def start(kind, seed=seed): return recipe_start(replace(recipe, start=kind), data, seed)
     def score(s): return evaluate(s, source, data, n_nets=recipe.n_nets)
     def tuned(kind): return tune_lr(start(kind), source, data, n_nets=few)

@@ -30,12 +30,12 @@ def test_baselines():
 
 SMALL = dict(data='digits', net=dict(name='MLP', hidden=[16]), start='real', n_nets=3, pool=dict(data='digits', n=8, held_out=.5, epochs=1),
              syn=dict(ipc=1, steps=1, epochs=1, lr=.05), distill=dict(iters=3, batch_size=16))
-SMALL_ONES = [Recipe('tiny-any', '', **SMALL), Recipe('tiny-known', '', **SMALL, fixed=True), Recipe('tiny-poison', '', **SMALL, objective='Poison', unroll=dict(source=3, target=8))]
+SMALL_ONES = [Recipe('tiny-any', '', **SMALL, fixed=False), Recipe('tiny-known', '', **SMALL), Recipe('tiny-poison', '', **SMALL, fixed=False, objective='Poison', unroll=dict(source=3, target=8))]
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    for r in SMALL_ONES: monkeypatch.setitem(RECIPES, r.name, r if r.name == 'tiny-known' else type(r)(**{**vars(r), 'fixed': False}))
+    for r in SMALL_ONES: monkeypatch.setitem(RECIPES, r.name, r)
     return tmp_path
 
 
