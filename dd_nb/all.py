@@ -9,6 +9,8 @@ from .inits import *
 from .linear import *
 from .adaptation import *
 from .poisoning import *
+from .soft_labels import *
+from .text import *
 from .coresets import *
 from .evaluate import *
 from .distill import *

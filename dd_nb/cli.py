@@ -18,12 +18,13 @@ from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,machine
 from .coresets import coreset,started
-from .data import load_data
+from .data import Vectors,load_data
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import BN_POLICIES,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
+from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
 
@@ -102,9 +103,9 @@ def _begin(folder, resume, anew):
 
 @call_parse
 def dd_distill(
-    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder
+    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
-    net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic; by default LeNet, or ConvNet for colour or small images
+    net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
     init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result; 'pretrained': for networks trained on the data beforehand
     pool:str='',              # folder of the pre-trained networks; what is missing there is trained first; by default `pool` beside the result
@@ -115,6 +116,7 @@ def dd_distill(
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
     start:str='real',         # where the images start: noise, real, means, kmeans, herding, kcenter or nearest
+    labels:str='hard',        # hard: they stay; plain or softmax: they are learned, as free numbers or as distributions
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
     bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
@@ -122,6 +124,7 @@ def dd_distill(
     batch:int=256,            # real images an outer step
     lr:float=.05,             # outer learning rate of the images
     steplr:float=.01,         # outer learning rate of the raw step sizes
+    labellr:float=.05,        # outer learning rate of learned labels
     nets:int=1,               # networks an outer step
     strategy:str='auto',      # what the inner training keeps: auto (by memory), graph, recompute or segments; all give the same gradient
     window:int=0,             # differentiate through so many inner steps at a random place only (an approximation); 0: all
@@ -140,6 +143,7 @@ def dd_distill(
     with clear_errors(),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
         if pooldata and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
+        if labels not in ('hard', *LABEL_FORMS): raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         path,first = check_writable(out),Ranks().rank == 0
@@ -147,7 +151,7 @@ def dd_distill(
         if first: _begin(kept, resume, anew)
         kw = _json_object('netargs', netargs)
         d = load_data(data, root=root or None, size=size or None, zca=zca, device=device)
-        if not net: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
+        if not net: net = 'TextCNN' if len(d.shape) == 2 else 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         make(0)   # a network that does not fit is found here, before any work
         if init == 'pretrained':
@@ -156,8 +160,9 @@ def dd_distill(
             source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
+        if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=kept, cbs=[_GoingOn(kept)])
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
@@ -213,7 +218,8 @@ def dd_evaluate(
         name = data or (syn.meta.get('data', {}).get('name') if ours else None)
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-        d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca or (ours and syn.norm is not None and syn.norm.zca_reg) or False, device=device)
+        if ours and isinstance(syn.norm, Vectors): d = load_data(name, root=root or None, norm=syn.norm, device=device)
+        else: d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca or (ours and syn.norm is not None and syn.norm.zca_reg) or False, device=device)
         sets = syn if ours else read_set(file, d, labels or None, scale)
         kw = _json_object('netargs', netargs)
         names = list(ARCHS) if archs == 'all' else [a.strip() for a in archs.split(',')] if archs else []
@@ -257,6 +263,8 @@ def dd_show(
         print(syn)
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy', 'test'):
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
+        if isinstance(syn.norm, Vectors):
+            for i,s in enumerate(sentences(syn)): print(f'  {syn.label_text(*divmod(i, syn.images.shape[1]))}: {s}')
         print(f'picture in {path}')
 
 # %% ../nbs/22_cli.ipynb #12439acb

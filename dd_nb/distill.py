@@ -316,8 +316,9 @@ def distill(
     objective=None,          # function of (syn, state, real batch) to a scalar loss; by default `Unroll()`. A method `judge(syn, state, data)`, if it has one, says in [0, 1] how good S is, in the place of accuracy
     iters:int=1000,          # outer steps
     batch_size:int=256,      # real examples an outer step
-    lr:float=.05,            # outer learning rate of the images (and soft labels), Adam
+    lr:float=.05,            # outer learning rate of the images, Adam
     lr_lrs:float=.01,        # outer learning rate of the raw step sizes, and of BatchNorm's statistics where they are learned
+    lr_labels:float|None=None, # outer learning rate of soft labels; by default that of the images
     betas:tuple=(.5, .99),   # of the outer Adam; short memories suit a rough loss
     schedule='cosine',       # 'cosine', 'constant', or a function (it, iters) -> factor on both rates
     clip=2.,                 # clip the hypergradient's norm to this multiple of its running mean; None: not at all; or a `GradClip`
@@ -341,7 +342,7 @@ def distill(
     if keep not in ('best', 'last'): raise ValueError(f"keep must be 'best' or 'last', got {keep!r}")
     if n_valid == 0 and keep == 'best': raise ValueError("n_valid must be positive to keep the best iterate, got 0: hold some examples out or use keep='last'")
     if isinstance(schedule, str) and schedule not in SCHEDULES: raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)} or a function, got {schedule!r}')
-    for k,v in dict(lr=lr, lr_lrs=lr_lrs).items():
+    for k,v in dict(lr=lr, lr_lrs=lr_lrs, lr_labels=lr if lr_labels is None else lr_labels).items():
         if not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
     if seed is not None: _seeded(seed)
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
@@ -350,7 +351,7 @@ def distill(
     keeper = _Keeper(checkpoint, ranks)
     saved,path = keeper.load()
     if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
-    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
+    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, lr_labels=lr_labels, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
                keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn,
                objective=re.sub(r' at 0x\w+', '', repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''): run['start'] = syn.meta['start']   # S as the call left it that was cut off
@@ -365,7 +366,8 @@ def distill(
     if source.fixed: run['weights'] = _looks(source.stored()['params'])
     syn.norm = data.norm
     params = syn.named_parameters()
-    opt = torch.optim.Adam([dict(params=[p], lr=lr_lrs if k == 'raw_lrs' or k.startswith('stats.') else lr) for k,p in params.items()], betas=betas)
+    own = dict(images=lr, raw_labels=lr if lr_labels is None else lr_labels)
+    opt = torch.optim.Adam([dict(params=[p], lr=own.get(k, lr_lrs)) for k,p in params.items()], betas=betas)
     rates = [g['lr'] for g in opt.param_groups]
     gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
     loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip if isinstance(clip, GradClip) else GradClip(clip), history=History(),

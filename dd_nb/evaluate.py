@@ -21,11 +21,11 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
+from .data import Data,Siamese,Vectors,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
-from .unroll import State,_channels_last,_forward,_side_by_side,_twin,loss_fn,stack,trained,unstack
+from .unroll import State,_channels_last,_forward,_side_by_side,_twin,can_stack,loss_fn,stack,trained,unstack
 
 # %% ../nbs/17_evaluate.ipynb #bad4d395
 def interval(
@@ -101,13 +101,13 @@ def evaluate(
     if data is None:
         name = syn.meta.get('data', {}).get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        data = load_data(name)
+        data = load_data(name, norm=syn.norm if isinstance(syn.norm, Vectors) else None)   # words by the vectors that the set knows
     check_fits(syn, data)
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
     states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]   # of dropout
-    if data.device.type == 'cpu' or len(states) == 1 or any(s.net is not states[0].net for s in states):
+    if data.device.type == 'cpu' or len(states) == 1 or not can_stack(states[0].net) or any(s.net is not states[0].net for s in states):
         return Score(tuple(_side_by_side(lambda s: accuracy(trained(syn, s), data, batch_size), states, torch.get_num_threads() if workers is None else workers)))
     return Score(tuple(accuracy(s, data, batch_size) for s in unstack(trained(syn, stack(states)))))   # as one: a small network leaves a GPU idle
 
@@ -319,7 +319,7 @@ def _net_source(net, data):
 
 def _accuracies(jobs, data, protocol, augment, workers, bar):
     "Accuracy of each job's network, trained on its images and labels by its seed: (state, images, labels, seed)."
-    if data.device.type != 'cpu':
+    if data.device.type != 'cpu' and can_stack(jobs[0][0].net):
         out = []
         for _,mine in groupby(jobs, key=lambda j: id(j[1])):   # set by set
             states,xs,ys,seeds = zip(*mine)

@@ -266,3 +266,18 @@ def test_a_run_that_was_cut_off_goes_on_by_itself(tmp_path, here):
     whole = tmp_path/'b.safetensors'
     assert here('dd_distill', *TINY, '--iters', 400, '--out', whole).returncode == 0
     assert torch.equal(Synthetic.load(out).images, Synthetic.load(whole).images)
+
+
+def test_sentences_of_ones_own_with_learned_labels(here, tmp_path):
+    out, mine = tmp_path/'s.safetensors', tmp_path/'mine.tsv'
+    mine.write_text(''.join(f'animal\tthe {w} eats here\nmachine\tthe {v} rusts there\n' for w in ('cat', 'dog', 'hen') for v in ('car', 'jet', 'bus'))*4)
+    r = here('dd_distill', mine, '--out', out, '--labels', 'softmax', '--iters', 5, '--netargs', json.dumps(dict(width=4)), '--quiet')
+    assert r.returncode == 0, r.stderr
+    syn = Synthetic.load(out)
+    assert syn.label_form == 'softmax' and 'labels' in syn.learn and syn.meta['source']['net']['name'] == 'TextCNN' and syn.meta['data']['classes'] == ['animal', 'machine']
+    r = here('dd_evaluate', out, '--data', mine)
+    assert r.returncode == 0 and '%' in r.stdout, r.stderr
+    r = here('dd_show', out, '--out', tmp_path/'s.png')
+    assert r.returncode == 0 and 'the' in r.stdout, r.stderr
+    r = here('dd_distill', '--labels', 'fuzzy')
+    assert r.returncode == 2 and 'labels must be one of hard, plain, softmax' in r.stderr

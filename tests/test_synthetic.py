@@ -87,7 +87,7 @@ def test_round_trip(means, tmp_path):
 
 def test_soft_labels_round_trip(data, tmp_path):
     syn = Synthetic(torch.randn(2, 5, 1, 28, 28), torch.rand(2, 5, 10), learn=('images', 'labels', 'lrs'), inner='adam')
-    assert [k for k in syn.named_parameters()] == ['images', 'labels', 'raw_lrs']
+    assert [k for k in syn.named_parameters()] == ['images', 'raw_labels', 'raw_lrs']
     again = Synthetic.load(syn.save(tmp_path/'a.safetensors'))
     assert torch.equal(again.labels, syn.labels) and again.labels.requires_grad and again.inner == Inner('adam')
     syn.show()

@@ -203,7 +203,7 @@ def wrong(rng, kind):
         if what == 'shape': return tensors | {k: torch.cat([t.reshape(-1), t.reshape(-1)[:1]])}
         if what == 'dtype' and kind == 'set': return tensors | {k: t.to(torch.complex64)}
         if what == 'drop': return {n: v for n, v in tensors.items() if n != k}
-        if what == 'future': head['format'] = rng.choice([3, 99, 10**30, '2', None, -1, 1.5])
+        if what == 'future': head['format'] = rng.choice([synthetic.FORMAT + 1, 99, 10**30, '2', None, -1, 1.5])
         elif what == 'head': head.update(rng.choice([dict(inner='newton'), dict(inner=[1]), dict(n_classes='ten'), dict(meta=7), dict(learn=['weights']), dict(epochs=-3), dict(epochs=None)]) if kind == 'set' else dict(state={}, spec=dict(name='MLP', shape=[1, 8, 8], n_classes=10, hidden=[10**7, 10**7]), accuracy='x') if kind == 'network' else dict(state={'x': 1, 'y': 2}))
         else: head['kind'] = rng.choice([v for v in ('set', 'network', 'run') if v != kind] + ['', 3])
         return tensors
