@@ -117,7 +117,7 @@ RECIPES = {r.name: r for r in [
            start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'), unroll=dict(strategy='recompute', compile=True),
            distill=dict(iters=600, batch_size=256, lr=.03, average=.98, every=50)),
     *(Recipe(f'{a}-{b}-{"fixed-" if fixed else ""}100', f'a hundred {b.upper()} images for {"one known LeNet" if fixed else "any LeNet"} that was trained on {a.upper()}', b, dict(name='LeNet'), fixed=fixed,
-             pool=dict(_POOL, data=a, epochs=dict(usps=20, mnist=2)[a]), start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.002, inner='adam'), unroll=dict(strategy='recompute', compile=True),
+             pool=dict(_POOL, data=a, epochs=dict(usps=20, mnist=2)[a]), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
              distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper + ' (Wang et al. 2018)', n_nets=50)
       for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'))),
     *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
