@@ -674,6 +674,7 @@ d = { 'settings': { 'branch': 'main',
                            'dd_nb.zoo.list_zoo': ('zoo.html#list_zoo', 'dd_nb/zoo.py'),
                            'dd_nb.zoo.load_zoo': ('zoo.html#load_zoo', 'dd_nb/zoo.py'),
                            'dd_nb.zoo.nearest_neighbour': ('zoo.html#nearest_neighbour', 'dd_nb/zoo.py'),
+                           'dd_nb.zoo.recipe_data': ('zoo.html#recipe_data', 'dd_nb/zoo.py'),
                            'dd_nb.zoo.recipe_source': ('zoo.html#recipe_source', 'dd_nb/zoo.py'),
                            'dd_nb.zoo.recipe_start': ('zoo.html#recipe_start', 'dd_nb/zoo.py'),
                            'dd_nb.zoo.reproduce': ('zoo.html#reproduce', 'dd_nb/zoo.py')}}}

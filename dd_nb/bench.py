@@ -34,7 +34,7 @@ from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
-from .zoo import Recipe,_net_fn,_with_pool,get_recipe,list_zoo,load_zoo,recipe_source,recipe_start,reproduce
+from .zoo import Recipe,_net_fn,_with_pool,get_recipe,list_zoo,load_zoo,recipe_data,recipe_source,recipe_start,reproduce
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
@@ -800,7 +800,7 @@ def _bn_set(job):
         kept = json.loads(scores.read_text())
         same(kept)
         if kept['nets'] == nets: return kept['scores']
-    data = load_data(recipe.data, root=root)
+    data = recipe_data(recipe, root)
     if pool: source = PretrainedPool(pool, _net_fn(recipe, data), held_out=2/3)
     elif row == 'both': source = Mixture(*(recipe_source(_bn_norm(recipe, n), data, seed) for n in BN_NETS[:2]))
     else: source = recipe_source(own, data, seed)
@@ -855,7 +855,7 @@ def batchnorm(
     recipe = replace(recipe, distill={**recipe.distill, 'iters': iters})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    data = load_data(recipe.data, root=root)
+    data = recipe_data(recipe, root)
     near = load_data(other, root=root, size=data.shape[-1])
     pretrain(_net_fn(recipe, data), near, folder/'pool', n=pool, epochs=2, seed=seed, progress=progress)
     seeds = range(seed, seed + sets)
@@ -1138,7 +1138,7 @@ def poisoning(
             recipe = _with_pool(get_recipe(name), poolsize)
             k,t = recipe.unroll['source'],recipe.unroll['target']
             def measured():
-                path,data = folder/f'{name}-s{seed}.safetensors',load_data(recipe.data, root=root)
+                path,data = folder/f'{name}-s{seed}.safetensors',recipe_data(recipe, root)
                 if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
                 syn,pool = Synthetic.load(path),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
                 out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())

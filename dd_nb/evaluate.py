@@ -101,7 +101,8 @@ def evaluate(
     if data is None:
         name = syn.meta.get('data', {}).get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        data = load_data(name, norm=syn.norm if isinstance(syn.norm, Vectors) else None)   # words by the vectors that the set knows
+        if isinstance(syn.norm, Vectors): data = load_data(name, norm=syn.norm)   # words by the vectors that the set knows
+        else: data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None)
     check_fits(syn, data)
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)
