@@ -81,7 +81,7 @@ def recipe_source(
     how = dict(recipe.pool)
     name,held_out = how.pop('data'),how.pop('held_out', .1)
     first = data if name == data.name else load_data(name, root=root, size=data.shape[-1], device=data.device)
-    folder = Path(pools or 'out/pools')/'-'.join(map(str, (name, *recipe.net.values())))
+    folder = Path(pools or 'out/pools')/'-'.join(map(str, (name, *recipe.net.values(), *(f'{k}{v}' for k,v in how.items() if k != 'n'))))
     pretrain(net, first, folder, progress=progress, **how)
     pool = PretrainedPool(folder, n=how['n'], held_out=held_out, seed=seed)
     return pool[seed] if recipe.fixed else pool
@@ -103,7 +103,14 @@ _POISONING = dict(iters=4000, batch_size=256, lr=.2, lr_lrs=.02, average=.99, ev
 def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING):
     net = net or dict(name='LeNet')
     return Recipe(f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}', f'ten images after one step on which {"one known" if fixed else "any"} trained {net["name"]} takes class {k} of {data.upper()} for class {t}', data, net, fixed=fixed,
-                  pool=pool or dict(_POOL, data=data, epochs=2), start='real', syn=dict(ipc=1, steps=1, epochs=1, lr=.01), distill=distill, objective='Poison', unroll=dict(source=k, target=t), n_nets=50)
+                  pool=pool or dict(n=400, held_out=.25, data=data, epochs=1, batch_size=256, lr=3e-3), start='real', syn=dict(ipc=1, steps=1, epochs=1, lr=.01), distill=distill, objective='Poison', unroll=dict(source=k, target=t), n_nets=50)
+
+def _sentences(data, n, about, fixed, paper, **kw):
+    "One sentence a class, with labels that are learned."
+    return Recipe(f'{data}-{"fixed" if fixed else "random"}-{n}', f'{about}, for {"one known" if fixed else "any"} TextCNN', data, dict(name='TextCNN'), fixed=fixed, start='noise', labels=dict(start='smoothed', form='softmax'),
+                  paper=paper, n_nets=200, **kw)
+
+_TEXT = dict(syn=dict(ipc=1, steps=1, epochs=10, lr=.01, inner='adam'), distill=dict(iters=4000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=100, n_eval=8))
 
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
@@ -111,6 +118,12 @@ RECIPES = {r.name: r for r in [
     Recipe('mnist-fixed-10', 'ten MNIST images, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
            syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
            paper='12.90 -> 93.76 % (Wang et al. 2018)'),
+    Recipe('mnist-soft-10', 'ten MNIST images with labels that are learned, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
+           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), labels=dict(start='hard'), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99, every=200),
+           paper='96.1 % (Sucholutsky and Schonlau 2019)'),
+    Recipe('mnist-soft-5', 'five MNIST images for ten digits, with labels that are learned, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
+           start='shared', syn=dict(n=5, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99, every=200),
+           paper='92 % (Sucholutsky and Schonlau 2019)'),
     Recipe('mnist-fixed-100', 'a hundred MNIST images, ten steps of three epochs with momentum, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
            start='real', syn=dict(ipc=1, steps=10, epochs=3, lr=.01, inner='momentum'),
            distill=dict(iters=6000, batch_size=128, lr=.03, lr_lrs=.01, average=.99, every=100),
@@ -129,6 +142,9 @@ RECIPES = {r.name: r for r in [
              pool=dict(_POOL, data=a, epochs=dict(usps=20, mnist=2)[a]), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
              distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper + ' (Wang et al. 2018)', n_nets=50)
       for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'))),
+    *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **_TEXT) for data,n,about,papers in (
+        ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
+        ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
     *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
     _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10), distill=dict(_POISONING, iters=2000)),   # the attack of the paper's code
 ]}

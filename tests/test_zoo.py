@@ -1,4 +1,6 @@
 "Recipes and the results that ship."
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,14 +43,14 @@ def small(monkeypatch, tmp_path):
 
 def test_recipes_for_pretrained_networks(small):
     syn, _, score = reproduce('tiny-any', pools=small, progress=False)
-    assert len(list((small/'digits-MLP-[16]').iterdir())) == 8 and syn.meta['source']['source'] == 'PretrainedPool' and syn.init is None
+    assert len(list((small/'digits-MLP-[16]-epochs1').iterdir())) == 8 and syn.meta['source']['source'] == 'PretrainedPool' and syn.init is None
     assert len(score.all) == 2 and syn.meta['changes'] == {}                # half of those held out; the others choose
     data = load_data('digits')
     assert score.all == evaluate(syn, recipe_source(get_recipe('tiny-any'), data, 0, small), data, 3).all
     fewer, _, less = reproduce('tiny-any', pools=small, poolsize=4, progress=False)
     assert fewer.meta['changes'] == dict(poolsize=4) and fewer.meta['recipe']['pool']['n'] == 4 and len(less.all) == 1
     known, _, _ = reproduce('tiny-known', seed=1, pools=small, progress=False)
-    pool = PretrainedPool(small/'digits-MLP-[16]', held_out=.5)
+    pool = PretrainedPool(small/'digits-MLP-[16]-epochs1', held_out=.5)
     assert all(torch.equal(v, known.init['params'][k]) for k, v in pool.states[1].params.items())
     assert isinstance(recipe_source(get_recipe('tiny-known'), data, 1, small), FixedInit)
     scores = baselines('tiny-any', pools=small, many=2)
@@ -102,3 +104,22 @@ def test_sets_for_any_network_are_as_good_as_they_say(name, least, data_root):
 def test_unknown_names():
     with pytest.raises(ValueError, match='name must be one of'): load_zoo('mnist-unfixed-10')
     with pytest.raises(ValueError, match='name must be one of.*demo'): reproduce('nothing')
+
+
+def test_sentences_with_learned_labels_by_recipe(tmp_path):
+    (tmp_path/'trec').mkdir()
+    kinds = ('ABBR:exp What does the short word mean', 'DESC:def Why do animals sleep', 'ENTY:animal What animal sleeps longest', 'HUM:ind Who was the first king', 'LOC:city Where is the town', 'NUM:date When did he live')
+    for name, n in (('train_5500.label', 12), ('TREC_10.label', 2)): (tmp_path/'trec'/name).write_text(''.join(f'{k} of {"north south east west".split()[i % 4]} ?\n' for i in range(n) for k in kinds))
+    syn, history, score = reproduce('trec-fixed-6', root=tmp_path, progress=False, iters=2)
+    assert syn.images.shape == (1, 6, 20, syn.norm.vectors.shape[1]) and syn.label_form == 'softmax' and 'labels' in syn.learn and len(score.all) == 1
+    scores = baselines('trec-fixed-6', root=tmp_path, many=2)
+    assert set(scores) == {'untrained', 'random real sentences', 'best of 2 random sets', 'class means', '1-NN, random real sentences', 'full training'}
+    assert scores['full training'].mean > .9 and scores['1-NN, random real sentences'].mean > .3
+
+
+def test_fewer_images_than_classes_by_recipe(monkeypatch):
+    recipe = replace(get_recipe('mnist-soft-5'), name='five', data='digits', distill=dict(iters=2, batch_size=32))
+    monkeypatch.setitem(RECIPES, 'five', recipe)
+    syn, history, score = reproduce('five', progress=False)
+    assert syn.images.shape == (1, 5, 1, 28, 28) and syn.labels.shape == (1, 5, 10) and 'labels' in syn.learn
+    assert set(baselines('five')) == {'untrained', 'means of classes that share an image'}
