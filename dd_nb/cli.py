@@ -157,6 +157,7 @@ def dd_distill(
         if init == 'pretrained':
             first = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
             if first.shape != d.shape or first.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(first.shape)} and {first.n_classes} for {pooldata!r}')
+            if pooldata: d = load_data(data, root=root or None, size=size or None, device=device, norm=first.norm)   # normalised as the networks know it
             source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
@@ -218,8 +219,8 @@ def dd_evaluate(
         name = data or (syn.meta.get('data', {}).get('name') if ours else None)
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-        if ours and isinstance(syn.norm, Vectors): d = load_data(name, root=root or None, norm=syn.norm, device=device)
-        else: d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca or (ours and syn.norm is not None and syn.norm.zca_reg) or False, device=device)
+        norm = syn.norm if ours and not zca and syn.norm is not None and name == syn.meta.get('data', {}).get('name') else None   # the scale that the set knows
+        d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca, device=device, norm=norm)
         sets = syn if ours else read_set(file, d, labels or None, scale)
         kw = _json_object('netargs', netargs)
         names = list(ARCHS) if archs == 'all' else [a.strip() for a in archs.split(',')] if archs else []

@@ -21,7 +21,7 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,Vectors,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
+from .data import Data,Siamese,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
@@ -84,7 +84,7 @@ def check_fits(
     if syn.norm is not None:
         a,b = syn.norm.state(),data.norm.state()
         if set(a) != set(b) or any(a[k].shape != b[k].shape or not torch.allclose(a[k].double().cpu(), b[k].double().cpu(), rtol=1e-3, atol=1e-4) for k in a):
-            raise ValueError(f'the set was made in another normalisation than that of {data.name} as loaded here: load it with the same size and zca as the set was made with '
+            raise ValueError(f'the set was made in another normalisation than that of {data.name} as loaded here: load it with the size that the set was made with, and norm=syn.norm '
                              f'({syn.meta.get("data", {}).get("name", "unknown data set")})')
 
 def evaluate(
@@ -101,8 +101,7 @@ def evaluate(
     if data is None:
         name = syn.meta.get('data', {}).get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        if isinstance(syn.norm, Vectors): data = load_data(name, norm=syn.norm)   # words by the vectors that the set knows
-        else: data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None)
+        data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm)   # words by the vectors that the set knows, images on its scale
     check_fits(syn, data)
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)

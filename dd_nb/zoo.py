@@ -54,8 +54,10 @@ def recipe_data(
     root=None,      # folder of data sets
     device=None,    # where the set lives
 ):                  # a `Data`
-    "The data set of a recipe."
-    return load_data(recipe.data, root=root, size=recipe.size, device=device)
+    "The data set of a recipe; for networks that were trained on other data, normalised as these know it."
+    def load(name, **kw): return load_data(name, root=root, size=recipe.size, device=device, **kw)
+    first = (recipe.pool or {}).get('data', recipe.data)
+    return load(recipe.data, norm=None if first == recipe.data else load(first).norm)
 
 def _net_fn(recipe, data):
     return lambda seed=None: make_net(**recipe.net, shape=data.shape, n_classes=data.n_classes, seed=seed)
@@ -138,10 +140,11 @@ RECIPES = {r.name: r for r in [
     Recipe('mnist-bn-100', 'a hundred MNIST images for any ConvNet with BatchNorm: two steps of ten epochs with Adam', 'mnist', dict(name='ConvNet', width=16, depth=3, norm='batch'), fixed=False,
            start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'), unroll=dict(strategy='recompute', compile=True),
            distill=dict(iters=600, batch_size=256, lr=.03, average=.98, every=50)),
-    *(Recipe(f'{a}-{b}-{"fixed-" if fixed else ""}100', f'a hundred {b.upper()} images for {"one known LeNet" if fixed else "any LeNet"} that was trained on {a.upper()}', b, dict(name='LeNet'), size=28, fixed=fixed,
+    *(Recipe(f'{a}-{b}-{"fixed-" if fixed else ""}100', f'a hundred {b.upper()} images for {"one known LeNet" if fixed else "any LeNet"} that was trained on {a.upper()}', b, dict(name='LeNet'), size=None if b == 'usps28' else 28, fixed=fixed,
              pool=dict(_POOL, data=a, epochs=dict(usps=20, mnist=2)[a]), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
              distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper + ' (Wang et al. 2018)', n_nets=50)
-      for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'))),
+      for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'),
+                              ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'))),
     *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **_TEXT) for data,n,about,papers in (
         ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
         ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
