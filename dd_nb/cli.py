@@ -157,7 +157,6 @@ def dd_distill(
         if init == 'pretrained':
             first = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
             if first.shape != d.shape or first.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(first.shape)} and {first.n_classes} for {pooldata!r}')
-            if pooldata: d = load_data(data, root=root or None, size=size or None, device=device, norm=first.norm)   # normalised as the networks know it
             source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)

@@ -54,10 +54,8 @@ def recipe_data(
     root=None,      # folder of data sets
     device=None,    # where the set lives
 ):                  # a `Data`
-    "The data set of a recipe; for networks that were trained on other data, normalised as these know it."
-    def load(name, **kw): return load_data(name, root=root, size=recipe.size, device=device, **kw)
-    first = (recipe.pool or {}).get('data', recipe.data)
-    return load(recipe.data, norm=None if first == recipe.data else load(first).norm)
+    "The data set of a recipe."
+    return load_data(recipe.data, root=root, size=recipe.size, device=device)
 
 def _net_fn(recipe, data):
     return lambda seed=None: make_net(**recipe.net, shape=data.shape, n_classes=data.n_classes, seed=seed)
