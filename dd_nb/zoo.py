@@ -107,10 +107,11 @@ def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING):
 
 def _sentences(data, n, about, fixed, paper, **kw):
     "One sentence a class, with labels that are learned."
-    return Recipe(f'{data}-{"fixed" if fixed else "random"}-{n}', f'{about}, for {"one known" if fixed else "any"} TextCNN', data, dict(name='TextCNN'), fixed=fixed, start='noise', labels=dict(start='smoothed', form='softmax'),
+    return Recipe(f'{data}-{"fixed" if fixed else "random"}-{n}', f'{about}, for {"one known" if fixed else "any"} TextCNN', data, dict(name='TextCNN'), fixed=fixed, start='noise' if fixed else 'means', labels=dict(start='smoothed', form='softmax'),
                   paper=paper, n_nets=200, **kw)
 
 _TEXT = dict(syn=dict(ipc=1, steps=1, epochs=10, lr=.01, inner='adam'), distill=dict(iters=4000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=100, n_eval=8))
+_TEXT_ANY = dict(_TEXT, distill=dict(_TEXT['distill'], iters=2000, lr=.02))
 
 RECIPES = {r.name: r for r in [
     Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
@@ -143,7 +144,7 @@ RECIPES = {r.name: r for r in [
              distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper + ' (Wang et al. 2018)', n_nets=50)
       for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'),
                               ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'))),
-    *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **_TEXT) for data,n,about,papers in (
+    *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **(_TEXT if fixed else _TEXT_ANY)) for data,n,about,papers in (
         ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
         ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
     *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
