@@ -99,3 +99,10 @@ def test_alexnet_is_distilled_for(tmp_path):
     syn = Synthetic.real(data, ipc=1, steps=1, epochs=3, lr=.001)
     h = distill(syn, source, data, iters=1, batch_size=3, n_valid=0, keep='last', progress=False)
     assert h.skipped == 0 and torch.isfinite(syn.images).all() and 0 <= evaluate(syn, source, data).mean <= 1
+
+
+def test_usps_in_the_frame_of_mnist(data_root):
+    d = load_data('usps28', root=data_root)
+    assert d.shape == (1, 28, 28) and (len(d.y_train), len(d.y_test)) == (7438, 1860) and d.name == 'usps28'
+    assert not d.raw_train[:, :, :3].any() and d.norm.mean.item() == pytest.approx(.154, abs=2e-3) and d.norm.std.item() == pytest.approx(.256, abs=2e-3)
+    assert torch.equal(d.raw_test, load_data('usps28', root=data_root).raw_test)   # one split for all
