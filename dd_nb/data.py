@@ -328,7 +328,12 @@ class Vectors:
 
     def inverse(self, x:torch.Tensor) -> torch.Tensor: "Vectors stay what they are: most are no word's."; return x.to(self.dtype)
     def example_shape(self, stored:tuple) -> tuple: "Shape of an example, from that of a stored one."; return (*stored, self.vectors.shape[1])
-    def to(self, device=None, dtype=None): "A copy that shares the numbers, with another dtype."; return Vectors(self.words, self.vectors, self.kind, dtype or self.dtype)
+    def to(self, device=None, dtype=None):
+        "A copy that shares the numbers, with another dtype."
+        new = Vectors.__new__(Vectors)
+        new.__dict__.update(self.__dict__)
+        if dtype is not None: new.dtype = _check_dtype(dtype)
+        return new
     def state(self) -> dict: "The numbers as tensors, for a safetensors file."; return dict(vectors=self.vectors.half(), words=torch.frombuffer(bytearray('\n'.join([self.kind, *self.words]).encode()), dtype=torch.uint8).clone())
     def to_dict(self) -> dict: "A short description."; return dict(vectors=self.kind, words=len(self.words), dim=self.vectors.shape[1])
     def __repr__(self): return f'Vectors({len(self.words)} words, {self.vectors.shape[1]} numbers each, {self.kind})'
@@ -914,8 +919,9 @@ def load_data(
     key = str(name).lower().replace('-', '_')
     read = READERS.get(key) or (READERS.get(Path(name).suffix) if Path(name).expanduser().is_file() else None)
     if read:
-        if size or zca or channels: raise ValueError(f'size, zca and channels must be left out for {str(name)!r}, which holds no images')
-        return read(name, root=root, device=device, dtype=dtype, norm=norm, seed=seed)
+        data = read(name, root=root, device=device, dtype=dtype, norm=norm, seed=seed)
+        if zca or channels or size not in (None, data.shape[-2:]): raise ValueError(f'size, zca and channels must be left out for {str(name)!r}, which is read as it is')
+        return data
     if key not in DATASETS:
         if Path(name).expanduser().is_dir(): return data_from_folder(name, size=size, channels=channels, zca=zca, device=device, dtype=dtype, seed=seed, norm=norm)
         near = difflib.get_close_matches(key, names := [*DATASETS, *(k for k in READERS if k[0] != '.')], n=1)

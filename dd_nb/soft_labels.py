@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .data import Data
 from .synthetic import Synthetic,_check_count,_seeded
-
 from .unroll import State
 
 # %% ../nbs/10_soft_labels.ipynb #c63d70c3

@@ -106,3 +106,5 @@ def test_usps_in_the_frame_of_mnist(data_root):
     assert d.shape == (1, 28, 28) and (len(d.y_train), len(d.y_test)) == (7438, 1860) and d.name == 'usps28'
     assert not d.raw_train[:, :, :3].any() and d.norm.mean.item() == pytest.approx(.154, abs=2e-3) and d.norm.std.item() == pytest.approx(.256, abs=2e-3)
     assert torch.equal(d.raw_test, load_data('usps28', root=data_root).raw_test)   # one split for all
+    assert load_data('usps28', root=data_root, size=28).shape == d.shape   # as it is asked for when a set for it is judged
+    with pytest.raises(ValueError, match='size, zca and channels must be left out'): load_data('usps28', root=data_root, size=32)
