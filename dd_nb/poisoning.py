@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict,dataclass
 
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 
 from .data import Data,split_validation
@@ -51,22 +52,32 @@ class Poison(Unroll):
     "The objective L_{K->T} of Wang et al. (2018), section 4.4: the loss of a network trained on S on real examples, of which those of class K are labelled T."
     asks = 'mean of the rate from K to T and the accuracy on the other classes'   # by what S is chosen and scored
     def __init__(self,
-        source:int,  # class K, which is to be mistaken
-        target:int,  # class T, for which it is to be taken
-        **kwargs,    # arguments of `Unroll`
+        source:int,        # class K, which is to be mistaken
+        target:int,        # class T, for which it is to be taken
+        weight:float=1.,   # of an example of class K in the loss; those of other classes have 1
+        shy:float=0.,      # times the mean square of the images is added to the loss: keeps them small
+        **kwargs,          # arguments of `Unroll`
     ):
         for k,v in dict(source=source, target=target).items(): _check_count(k, v, 0)
         if source == target: raise ValueError(f'target must be another class than source, got {target} for both')
+        if not 0 < weight < math.inf: raise ValueError(f'weight must be a positive number, got {weight!r}')
+        if not 0 <= shy < math.inf: raise ValueError(f'shy must be a number >= 0, got {shy!r}')
         super().__init__(**kwargs)
-        self.source,self.target = source,target
+        self.source,self.target,self.weight,self.shy = source,target,weight,shy
 
-    def relabelled(self, batch):
-        "A real batch as the attacker would have it."
+    def relabelled(self, batch, n_classes):
+        "A real batch as the attacker would have it: with `weight`, (n, n_classes) targets whose rows are as heavy as the examples, 1 on average where all classes are equally frequent."
         x,y = batch
-        return x,torch.where(y == self.source, self.target, y)
+        wanted = torch.where(y == self.source, self.target, y)
+        if self.weight == 1: return x,wanted
+        heavy = (1 + (self.weight - 1)*(y == self.source).to(x.dtype))*n_classes/(n_classes - 1 + self.weight)
+        return x,F.one_hot(wanted, n_classes)*heavy[:, None]
 
-    def __call__(self, syn, state, batch): return super().__call__(syn, state, self.relabelled(batch))
-    def explain(self, syn, state, batch) -> str: return super().explain(syn, state, self.relabelled(batch))
+    def __call__(self, syn, state, batch):
+        loss = super().__call__(syn, state, self.relabelled(batch, syn.n_classes))
+        return loss + self.shy*syn.images.square().mean() if self.shy else loss
+
+    def explain(self, syn, state, batch) -> str: return super().explain(syn, state, self.relabelled(batch, syn.n_classes))
 
     def judge(self, syn, state, data) -> float:
         "Mean of the rate from K to T and of the accuracy on the other classes, in [0, 1]."
@@ -236,7 +247,7 @@ def surprise(
     y,            # (n,) labels
 ):                # (n,) losses
     "Loss of each example under a network."
-    return torch.nn.functional.cross_entropy(state(x), y, reduction='none')
+    return F.cross_entropy(state(x), y, reduction='none')
 
 @torch.no_grad()
 def distance(

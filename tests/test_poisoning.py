@@ -58,10 +58,26 @@ def test_the_objective_is_the_loss_on_relabelled_examples(data):
     assert not torch.allclose(a[0], torch.autograd.grad(Unroll()(syn, state, (x, y)), syn.parameters())[0])
 
 
-def test_its_gradient_meets_finite_differences(data):
+def test_a_weight_makes_examples_of_the_class_count_more_and_shy_images_stay_small(data):
+    syn = Synthetic.noise(data.shape, 3, steps=1, epochs=1, lr=.1, seed=0).to(dtype=torch.float64)
+    state, (x, y) = FixedInit(mlp(dtype=torch.float64)).state, data.to(dtype=torch.float64).batch(64, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(trained(syn, state)(x), torch.where(y == 0, 2, y), reduction='none')
+        heavy = torch.where(y == 0, 5., 1.)
+        assert Poison(0, 2, weight=5)(syn, state, (x, y)).item() == pytest.approx((losses*heavy).mean().item()*3/7, rel=1e-10)
+        assert Poison(0, 2, weight=5, chunk=7)(syn, state, (x, y)).item() == pytest.approx((losses*heavy).mean().item()*3/7, rel=1e-10)
+        assert Poison(0, 2, shy=.5)(syn, state, (x, y)).item() == pytest.approx(losses.mean().item() + .5*syn.images.square().mean().item(), rel=1e-10)
+    for bad in (0, -1, float('nan'), float('inf')):
+        with pytest.raises(ValueError, match='weight must be'): Poison(0, 2, weight=bad)
+    for bad in (-.1, float('nan')):
+        with pytest.raises(ValueError, match='shy must be'): Poison(0, 2, shy=bad)
+
+
+@pytest.mark.parametrize('kwargs', [{}, dict(weight=4., shy=.3)])
+def test_its_gradient_meets_finite_differences(data, kwargs):
     syn = Synthetic.noise(data.shape, 3, steps=1, epochs=1, lr=.1, seed=0).to(dtype=torch.float64)
     state, batch = FixedInit(mlp(dtype=torch.float64, act='softplus')).state, data.to(dtype=torch.float64).batch(64, torch.Generator().manual_seed(0))
-    objective = Poison(0, 1)
+    objective = Poison(0, 1, **kwargs)
     grads = torch.autograd.grad(objective(syn, state, batch), syn.parameters())
     for seed in range(4):
         g = torch.Generator().manual_seed(seed)
