@@ -307,7 +307,9 @@ class PretrainedPool:
         n:int|None=None,          # use the first so many only
         held_out:float=.1,        # share of the networks, the last ones, that `draw` never gives; at least two: half of them to choose by, half to judge by
         seed:int|None=None,       # of the draws; None takes the seed of the run that uses it, or else draws one
+        noise:float=0.,           # every weight w that is drawn is w*(1 + noise*e), with e of its own from N(0, 1): few networks then stand for many; those held out stay as they are
     ):
+        if not 0 <= noise < math.inf: raise ValueError(f'noise must be a number >= 0, got {noise!r}')
         files = sorted(Path(folder).glob('net-*.safetensors'))[:n]
         if len(files) < 3: raise ValueError(f'folder must hold three networks or more, made by pretrain, got {len(files)} in {str(folder)!r}')
         if not 0 < held_out < 1: raise ValueError(f'held_out must be in (0, 1), got {held_out!r}')
@@ -323,7 +325,7 @@ class PretrainedPool:
             if {k: v.shape for k,v in t.items()} != want: raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
         self.states = [State(first.net, {k: t[k] for k in first.params}, {k: t[k] for k in first.buffers}) for t,_ in read]
         k = min(max(2, round(held_out*len(files))), len(files)-1)
-        self.members,self.others,self.seed,self.count = range(len(files)-k),range(len(files)-k, len(files)),seed,0
+        self.members,self.others,self.seed,self.count,self.noise = range(len(files)-k),range(len(files)-k, len(files)),seed,0,noise
 
     @property
     def distinct(self) -> int: "How many networks `draw` chooses from."; return len(self.members)
@@ -336,16 +338,18 @@ class PretrainedPool:
     def draw(self,
         n:int=1,    # how many
     ) -> list[State]:
-        "`n` of the pool's networks: no two alike, unless there are fewer."
+        "`n` of the pool's networks: no two alike, unless there are fewer. With `noise`, copies of them, each with noise of its own."
         if self.seed is None: self.seed = int(torch.randint(2**31, ()))
         g = torch.Generator().manual_seed(self.seed*1_000_003 + self.count)
         self.count += 1
-        return [self.states[self.members[i]] for i in torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(-(-n//len(self.members)))])[:n].tolist()]
+        states = [self.states[self.members[i]] for i in torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(-(-n//len(self.members)))])[:n].tolist()]
+        def noisy(p): return p*(1 + self.noise*torch.randn(p.shape, generator=g).to(p))
+        return [replace(s, params={k: noisy(p) for k,p in s.params.items()}) for s in states] if self.noise else states
 
     def held_out(self, seed:int=0) -> 'PretrainedPool':
         "Networks that `draw` never gives, in an order of their own for each seed: one half of them for seeds from 0, the other for negative ones."
         new,half = copy.copy(self),len(self.others)//2
-        new.members,new.seed,new.count = self.others[half:] if seed >= 0 else self.others[:half],seed,0
+        new.members,new.seed,new.count,new.noise = self.others[half:] if seed >= 0 else self.others[:half],seed,0,0.
         return new
 
     def to(self, device=None, dtype=None) -> 'PretrainedPool':
@@ -354,7 +358,7 @@ class PretrainedPool:
         new.states,new.count = [s.to(device, dtype) for s in self.states],0
         return new
 
-    def describe(self) -> dict: "JSON-able facts."; return dict(source='PretrainedPool', net=self.spec, networks=len(self.members), trained=self.trained, seed=self.seed)
+    def describe(self) -> dict: "JSON-able facts."; return dict(source='PretrainedPool', net=self.spec, networks=len(self.members), trained=self.trained, seed=self.seed, **(dict(noise=self.noise) if self.noise else {}))
     def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(seed=self.seed, count=self.count)
     def load_state_dict(self, d:dict): "Go on with the draws from there."; self.seed,self.count = d['seed'],d['count']
     def __repr__(self): return f"PretrainedPool({len(self)} {(self.spec or {}).get('name', 'networks')}, accuracy {sum(self.accuracies)/len(self):.1%}, {len(self.others)} held out)"

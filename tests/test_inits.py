@@ -121,6 +121,23 @@ def test_draws_of_a_pool(pool):
     assert sorted(drawn(source.draw(9))[:4]) == [0, 1, 2, 3]                       # more than there are: all, then again
 
 
+def test_noise_on_the_weights_of_a_pool(pool):
+    source = PretrainedPool(pool.folder, held_out=.3, seed=0, noise=.2)
+    plain = {i: first(s) for i, s in enumerate(source.states)}
+    def nearest(s): return min(plain, key=lambda i: (first(s) - plain[i]).norm().item())
+    drawn = [source.draw(3) for _ in range(20)]
+    assert all(len({nearest(s) for s in d}) == 3 for d in drawn)
+    ratios = torch.cat([(first(s)/plain[nearest(s)] - 1).flatten() for d in drawn for s in d])
+    assert abs(ratios.mean()) < .01 and ratios.std().item() == pytest.approx(.2, abs=.01)
+    again, rest = source.to(), PretrainedPool(pool.folder, held_out=.3, noise=.2)
+    assert all(torch.equal(first(a), first(b)) for d in drawn for a, b in zip(d, again.draw(3)))   # a copy begins anew
+    for _ in range(7): source.draw(3)
+    rest.load_state_dict(source.state_dict())
+    assert torch.equal(first(rest.draw(1)[0]), first(source.draw(1)[0]))                           # and one that is taken up goes on
+    assert torch.equal(first(source.held_out(0).draw(1)[0]), plain[5]) and source.describe()['noise'] == .2
+    with pytest.raises(ValueError, match='noise must be'): PretrainedPool(pool.folder, noise=-1.)
+
+
 def test_one_of_a_pool_is_a_fixed_source(digits, pool):
     source = pool[2]
     assert source.fixed and torch.equal(first(source.draw(1)[0]), first(pool.states[2]))
