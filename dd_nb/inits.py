@@ -307,7 +307,7 @@ class PretrainedPool:
         n:int|None=None,          # use the first so many only
         held_out:float=.1,        # share of the networks, the last ones, that `draw` never gives; at least two: half of them to choose by, half to judge by
         seed:int|None=None,       # of the draws; None takes the seed of the run that uses it, or else draws one
-        noise:float=0.,           # every weight w that is drawn is w*(1 + noise*e), with e of its own from N(0, 1): few networks then stand for many; those held out stay as they are
+        noise:float=0.,           # in what is drawn, the weights of every unit are multiplied by 1 + noise*e, e from N(0, 1), and so is every bias: few networks then stand for many; those held out stay as they are
     ):
         if not 0 <= noise < math.inf: raise ValueError(f'noise must be a number >= 0, got {noise!r}')
         files = sorted(Path(folder).glob('net-*.safetensors'))[:n]
@@ -343,7 +343,7 @@ class PretrainedPool:
         g = torch.Generator().manual_seed(self.seed*1_000_003 + self.count)
         self.count += 1
         states = [self.states[self.members[i]] for i in torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(-(-n//len(self.members)))])[:n].tolist()]
-        def noisy(p): return p*(1 + self.noise*torch.randn(p.shape, generator=g).to(p))
+        def noisy(p): return p*(1 + self.noise*torch.randn(p.shape[:1] + (1,)*(p.dim() - 1), generator=g).to(p))   # a row of weights is what leads to one unit
         return [replace(s, params={k: noisy(p) for k,p in s.params.items()}) for s in states] if self.noise else states
 
     def held_out(self, seed:int=0) -> 'PretrainedPool':

@@ -79,11 +79,11 @@ def recipe_source(
     net = _net_fn(recipe, data)
     if not recipe.pool: return FixedInit(net(seed)) if recipe.fixed else RandomInit(net, seed)
     how = dict(recipe.pool)
-    name,held_out = how.pop('data'),how.pop('held_out', .1)
+    name,held_out,noise = how.pop('data'),how.pop('held_out', .1),how.pop('noise', 0.)
     first = data if name == data.name else load_data(name, root=root, size=data.shape[-1], device=data.device)
     folder = Path(pools or 'out/pools')/'-'.join(map(str, (name, *recipe.net.values(), *(f'{k}{v}' for k,v in how.items() if k != 'n'))))
     pretrain(net, first, folder, progress=progress, **how)
-    pool = PretrainedPool(folder, n=how['n'], held_out=held_out, seed=seed)
+    pool = PretrainedPool(folder, n=how['n'], held_out=held_out, seed=seed, noise=noise)
     return pool[seed] if recipe.fixed else pool
 
 def recipe_start(
@@ -98,12 +98,13 @@ def recipe_start(
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8
 _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to choose by, fifty to judge by
-_POISONING = dict(iters=4000, batch_size=256, lr=.2, lr_lrs=.02, average=.99, every=100, n_eval=16)
+_POISONING = dict(iters=10_000, batch_size=64, lr=.02, lr_lrs=.02, average=.99, every=500, n_eval=16)   # many networks matter more than many examples
 
 def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING):
     net = net or dict(name='LeNet')
     return Recipe(f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}', f'ten images after one step on which {"one known" if fixed else "any"} trained {net["name"]} takes class {k} of {data.upper()} for class {t}', data, net, fixed=fixed,
-                  pool=pool or dict(n=400, held_out=.25, data=data, epochs=1, batch_size=256, lr=3e-3), start='real', syn=dict(ipc=1, steps=1, epochs=1, lr=.01), distill=distill, objective='Poison', unroll=dict(source=k, target=t), n_nets=50)
+                  pool=dict(pool or dict(n=600, held_out=1/6, data=data, epochs=1, batch_size=256, lr=3e-3), **({} if fixed else dict(noise=.15))), start='means', syn=dict(ipc=1, steps=1, epochs=1, lr=.2), distill=distill,
+                  objective='Poison', unroll=dict(source=k, target=t, weight=6., shy=0. if fixed else 1.), n_nets=50)
 
 def _sentences(data, n, about, fixed, paper, **kw):
     "One sentence a class, with labels that are learned."

@@ -127,8 +127,10 @@ def test_noise_on_the_weights_of_a_pool(pool):
     def nearest(s): return min(plain, key=lambda i: (first(s) - plain[i]).norm().item())
     drawn = [source.draw(3) for _ in range(20)]
     assert all(len({nearest(s) for s in d}) == 3 for d in drawn)
-    ratios = torch.cat([(first(s)/plain[nearest(s)] - 1).flatten() for d in drawn for s in d])
-    assert abs(ratios.mean()) < .01 and ratios.std().item() == pytest.approx(.2, abs=.01)
+    ratios = [first(s)/plain[nearest(s)] - 1 for d in drawn for s in d]
+    assert all((r - r[:, :1]).abs().max() < 1e-4 for r in ratios)                                   # one factor for all that leads to a unit
+    e = torch.cat([r[:, 0] for r in ratios])
+    assert abs(e.mean()) < .05 and e.std().item() == pytest.approx(.2, abs=.03)
     again, rest = source.to(), PretrainedPool(pool.folder, held_out=.3, noise=.2)
     assert all(torch.equal(first(a), first(b)) for d in drawn for a, b in zip(d, again.draw(3)))   # a copy begins anew
     for _ in range(7): source.draw(3)
