@@ -98,7 +98,7 @@ def recipe_start(
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8
 _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to choose by, fifty to judge by
-_POISONING = dict(iters=10_000, batch_size=64, lr=.02, lr_lrs=.02, average=.99, every=500, n_eval=16)   # many networks matter more than many examples
+_POISONING = dict(iters=10_000, batch_size=64, lr=.02, lr_lrs=.02, average=.99, every=1000, n_eval=8)   # many networks matter more than many examples
 
 def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING):
     net = net or dict(name='LeNet')
