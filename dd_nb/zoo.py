@@ -150,6 +150,8 @@ RECIPES = {r.name: r for r in [
         ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
     *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
     _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10), distill=dict(_POISONING, iters=2000)),   # the attack of the paper's code
+    replace(_poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(n=12, held_out=1/3, data='cifar10', epochs=2), distill=dict(_POISONING, iters=1000, every=200, n_eval=2)),
+            name='cifar10-poison-0-1-small', about='the same attack at a scale for two cores: 16 x 16 pixels, twelve networks of two epochs', size=16),
 ]}
 
 def get_recipe(
