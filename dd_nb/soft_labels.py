@@ -62,7 +62,7 @@ def plot_labels(
     import matplotlib.pyplot as plt
     if syn.raw_labels.dim() != 3: raise ValueError('labels must be soft to be drawn, got hard ones')
     y,x = syn.labels.detach().flatten(0, 1).float().cpu()[:max_rows],syn.display_images().flatten(0, 1)[:max_rows]
-    names = syn.meta.get('data', {}).get('classes') or [str(c) for c in range(syn.n_classes)]
+    names = syn.class_names
     top = y.abs().max().item()
     fig = plt.figure(figsize=(6, .42*len(y) + .8), layout='constrained')
     plt.close(fig)   # a notebook draws it once: as the value of its cell

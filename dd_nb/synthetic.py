@@ -306,6 +306,9 @@ def is_image(self:Synthetic) -> bool:
     "Whether one example can be drawn as a picture: (C, H, W) with 1, 3 or 4 channels."
     return len(self.shape) == 3 and self.shape[0] in (1, 3, 4)
 
+@patch(as_prop=True)
+def class_names(self:Synthetic) -> list: "Names of the classes: those of the data that S was made for, or their numbers."; return self.meta.get('data', {}).get('classes') or [str(c) for c in range(self.n_classes)]
+
 @patch
 def label_text(self:Synthetic,
     s:int,             # step
@@ -313,7 +316,7 @@ def label_text(self:Synthetic,
     classes=None,      # names to use instead of those stored with S
 ) -> str:
     "The label of one example, in words: its class, or the two largest entries of a soft label."
-    names = classes or self.meta.get('data', {}).get('classes') or [str(c) for c in range(self.n_classes)]
+    names = classes or self.class_names
     y = self.labels[s, i].detach()
     if y.dim() == 0: return str(names[int(y)])
     top = y.topk(min(2, len(y)))
@@ -378,8 +381,7 @@ def to_image_folder(self:Synthetic,
     path = Path(path)
     if not self.is_image: raise ValueError(f'to_image_folder needs images (C, H, W) with 1, 3 or 4 channels, got examples of shape {self.shape}')
     if path.exists() and (not path.is_dir() or any(path.iterdir())): raise ValueError(f'path must be a new or an empty folder, got {str(path)!r}')
-    names = self.meta.get('data', {}).get('classes') or [str(c) for c in range(self.n_classes)]
-    folders = [''.join(ch if ch.isalnum() or ch in ' -_' else '_' for ch in str(n)) for n in names]
+    folders = [''.join(ch if ch.isalnum() or ch in ' -_' else '_' for ch in str(n)) for n in self.class_names]
     if len(set(folders)) < len(folders): folders = [f'{i}_{n}' for i,n in enumerate(folders)]
     x = self.display_images()
     y = self.labels if self.labels.dim() == 2 else self.labels.argmax(-1)
