@@ -83,7 +83,7 @@ class Poison(Unroll):
         "Mean of the rate from K to T and of the accuracy on the other classes, in [0, 1]."
         return rates(trained(syn, state), data, self.source, self.target).wanted
 
-    def __repr__(self): return f'Poison({self.source} -> {self.target}): {super().__repr__()}'
+    def __repr__(self): return f'Poison({self.source} -> {self.target}, weight={self.weight:g}, shy={self.shy:g}): {super().__repr__()}'
 
 # %% ../nbs/09_poisoning.ipynb #05221f70
 @dataclass(frozen=True)
