@@ -98,13 +98,13 @@ def recipe_start(
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8
 _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to choose by, fifty to judge by
-_POISONING = dict(iters=6000, batch_size=64, lr=.01, lr_lrs=.02, average=.99, every=1000, n_eval=24)   # many networks matter more than many examples
+_POISONING = dict(iters=5000, batch_size=256, lr=.02, lr_lrs=.02, average=.99, every=1000, n_eval=24)
 
-def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING, shy=1.5, noise=.1):
+def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING, weight=6., shy=1.5, noise=.1):
     net = net or dict(name='LeNet')
     return Recipe(f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}', f'ten images after one step on which {"one known" if fixed else "any"} trained {net["name"]} takes class {k} of {data.upper()} for class {t}', data, net, fixed=fixed,
                   pool=dict(pool or dict(n=1100, held_out=1/11, data=data, epochs=1, batch_size=256, lr=3e-3), **({} if fixed else dict(noise=noise))), start='means', syn=dict(ipc=1, steps=1, epochs=1, lr=.2), distill=distill,
-                  objective='Poison', unroll=dict(source=k, target=t, weight=4., shy=0. if fixed else shy), n_nets=50)
+                  objective='Poison', unroll=dict(source=k, target=t, weight=weight, shy=0. if fixed else shy), n_nets=50)
 
 def _sentences(data, n, about, fixed, paper, **kw):
     "One sentence a class, with labels that are learned."
@@ -149,8 +149,8 @@ RECIPES = {r.name: r for r in [
         ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
         ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
     *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
-    _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10), distill=dict(_POISONING, iters=2000, n_eval=8), shy=3., noise=.15),   # the attack of the paper's code
-    replace(_poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(n=12, held_out=1/3, data='cifar10', epochs=2), distill=dict(_POISONING, iters=1000, lr=.02, every=200, n_eval=2), shy=3., noise=.15),
+    _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10), distill=dict(_POISONING, iters=2000, n_eval=8), weight=4., shy=3., noise=.15),   # the attack of the paper's code
+    replace(_poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(n=12, held_out=1/3, data='cifar10', epochs=2), distill=dict(_POISONING, iters=1000, batch_size=64, every=200, n_eval=2), weight=4., shy=3., noise=.15),
             name='cifar10-poison-0-1-small', about='the same attack at a scale for two cores: 16 x 16 pixels, twelve networks of two epochs', size=16),
 ]}
 
