@@ -80,7 +80,7 @@ def recipe_source(
     if not recipe.pool: return FixedInit(net(seed)) if recipe.fixed else RandomInit(net, seed)
     how = dict(recipe.pool)
     name,held_out,noise = how.pop('data'),how.pop('held_out', .1),how.pop('noise', 0.)
-    first = data if name == data.name else load_data(name, root=root, size=data.shape[-1], device=data.device)
+    first = data if name == data.name else load_data(name, root=root, size=data.shape[-1], channels=data.shape[0], device=data.device)
     folder = Path(pools or 'out/pools')/'-'.join(map(str, (name, *recipe.net.values(), *(f'{k}{v}' for k,v in how.items() if k != 'n'))))
     pretrain(net, first, folder, progress=progress, **how)
     pool = PretrainedPool(folder, n=how['n'], held_out=held_out, seed=seed, noise=noise)
@@ -141,10 +141,10 @@ RECIPES = {r.name: r for r in [
            start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'), unroll=dict(strategy='recompute', compile=True),
            distill=dict(iters=600, batch_size=256, lr=.03, average=.98, every=50)),
     *(Recipe(f'{a}-{b}-{"fixed-" if fixed else ""}100', f'a hundred {b.upper()} images for {"one known LeNet" if fixed else "any LeNet"} that was trained on {a.upper()}', b, dict(name='LeNet'), size=None if b == 'usps28' else 28, fixed=fixed,
-             pool=dict(_POOL, data=a, epochs=dict(usps=20, mnist=2)[a]), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
-             distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper + ' (Wang et al. 2018)', n_nets=50)
+             pool=dict(_POOL, data=a, epochs=dict(usps=20).get(a, 2)), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
+             distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper and paper + ' (Wang et al. 2018)', n_nets=50)
       for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'),
-                              ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'))),
+                              ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'), ('svhn', 'mnist', False, '85.2 +- 4.7 %'), ('svhn', 'mnist', True, ''))),
     *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **(_TEXT if fixed else _TEXT_ANY)) for data,n,about,papers in (
         ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
         ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),

@@ -1,4 +1,6 @@
 "Adaptation: what a network from elsewhere needs, on small generated data."
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dd_nb.evaluate import accuracy, evaluate
 from dd_nb.inits import FixedInit, PretrainedPool, judges, pretrain
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
+from dd_nb.zoo import get_recipe, recipe_source
 
 
 @pytest.fixture(scope='module')
@@ -108,3 +111,18 @@ def test_usps_in_the_frame_of_mnist(data_root):
     assert torch.equal(d.raw_test, load_data('usps28', root=data_root).raw_test)   # one split for all
     assert load_data('usps28', root=data_root, size=28).shape == d.shape   # as it is asked for when a set for it is judged
     with pytest.raises(ValueError, match='size, zca and channels must be left out'): load_data('usps28', root=data_root, size=32)
+
+
+def test_house_numbers_become_grey_and_small_for_mnist_s_networks(tmp_path, monkeypatch):
+    "The recipe from SVHN, on files of its format that were made up: photographs of 32 x 32 pixels in colour, for networks of 1 x 28 x 28."
+    from scipy.io import savemat
+    from torchvision import datasets
+    rng = np.random.RandomState(0)
+    (tmp_path/'SVHN').mkdir()
+    for split, n in (('train', 60), ('test', 20)): savemat(tmp_path/'SVHN'/f'{split}_32x32.mat', dict(X=rng.randint(0, 256, (32, 32, 3, n)).astype('uint8'), y=(np.arange(n) % 10 + 1)[:, None]))   # 10 stands for 0
+    monkeypatch.setattr(datasets.SVHN, '_check_integrity', lambda self: True)   # they are not the published files
+    recipe = get_recipe('svhn-mnist-100')
+    recipe = replace(recipe, data='digits', pool={**recipe.pool, 'n': 4, 'held_out': .5, 'epochs': 1})
+    pool = recipe_source(recipe, load_data('digits'), pools=tmp_path/'pools', root=tmp_path)
+    assert pool.trained['data'] == 'svhn' and len(pool) == 4 and next(iter(pool[0].state.params.values())).shape[1] == 1
+    assert get_recipe('svhn-mnist-fixed-100').fixed and get_recipe('svhn-mnist-fixed-100').paper == ''
