@@ -102,7 +102,8 @@ def test_an_outer_step_is_that_of_distill():
 def test_poisoning(tmp_path, monkeypatch, capsys):
     pool = dict(data='digits', n=8, held_out=.5, epochs=4, batch_size=32)
     for name, k, fixed in (('a', 3, False), ('b', 5, False), ('c', 3, True)):
-        monkeypatch.setitem(RECIPES, name, Recipe(name, '', 'digits', dict(name='MLP', hidden=[32]), fixed, pool, 'real', dict(ipc=1, steps=1, epochs=1, lr=.1), dict(iters=4, batch_size=16), 'Poison', dict(source=k, target=8)))
+        monkeypatch.setitem(RECIPES, name, Recipe(name, '', 'digits', dict(name='MLP', hidden=[32]), fixed=fixed, pool=pool, start='real', syn=dict(ipc=1, steps=1, epochs=1, lr=.1),
+                                                    distill=dict(iters=4, batch_size=16), objective='Poison', unroll=dict(source=k, target=8)))
     def run(**kw): return poisoning(progress=False, folder=tmp_path/'out', names=('a', 'b', 'c'), pools=tmp_path/'pools', nets=2, defended=1, **kw)
     out = run()
     a, c = out['rows']['a'], out['rows']['c']

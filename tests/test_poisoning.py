@@ -143,5 +143,5 @@ def test_bad_input(data):
     with pytest.raises(TypeError, match='target must be a whole number'): Poison(0, 1.)
     state = FixedInit(mlp()).state
     with pytest.raises(ValueError, match=r'source must be a class of blobs, 0..2, got 3'): rates(state, data, 3, 1)
-    assert repr(Poison(0, 1)) == "Poison(0 -> 1): Unroll('auto')"
+    assert repr(Poison(0, 1)) == "Poison(0 -> 1, weight=1, shy=0): Unroll('auto')"
     assert Rates(.5, .1, .9).moved == .1 and Attack((Rates(1, 0, 1),), (Rates(.9, 1, .9),)).lost == pytest.approx(.1)

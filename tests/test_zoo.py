@@ -62,7 +62,7 @@ def test_recipes_for_pretrained_networks(small):
 def test_recipes_for_another_aim(small):
     syn, _, score = reproduce('tiny-poison', pools=small, progress=False)
     test = syn.meta['test']
-    assert syn.meta['objective'].startswith('Poison(3 -> 8)') and len(score.all) == 2
+    assert syn.meta['objective'].startswith('Poison(3 -> 8,') and len(score.all) == 2
     assert score.mean == pytest.approx((test['moved'][1] + test['others'][1])/2) and test['moved'][0] < .4 < test['others'][0]
     scores = baselines('tiny-poison', pools=small)
     assert list(scores) == ['untouched', 'flipped, one of each', 'flipped, ten of K']
