@@ -23,8 +23,9 @@ test test-all: export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= agg
 
 .PHONY: demo install test test-all soak prepare readme docs clean
+# One thread: the network is small, two are hardly faster, and on a busy core they wait for each other
 demo: $(STAMP)
-	$(BIN)/dd_reproduce demo --out out
+	$(BIN)/dd_reproduce demo --out out --threads 1
 
 install: $(STAMP)
 $(STAMP): settings.ini setup.py pyproject.toml
