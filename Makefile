@@ -3,7 +3,8 @@
 # make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until a file changes
 # make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README
-# make docs       the documentation site, in _docs (needs Quarto)
+# make site       the notebooks and every public name as web pages, in _site
+# make docs       the same by nbdev and Quarto, in _docs (needs Quarto)
 # make clean      remove what the other targets made, .venv excepted
 
 PYTHON     ?= python3
@@ -22,7 +23,7 @@ SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.
 test test-all: export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= agg
 
-.PHONY: demo install test test-all soak prepare readme docs clean
+.PHONY: demo install test test-all soak prepare readme site docs clean
 # One thread: the network is small, two are hardly faster, and on a busy core they wait for each other
 demo: $(STAMP)
 	$(BIN)/dd_reproduce demo --out out --threads 1
@@ -63,11 +64,14 @@ prepare: $(STAMP)
 readme: $(STAMP)
 	$(PY) tools/render_readme.py
 
+site: $(STAMP)
+	$(PY) tools/build_site.py
+
 docs: $(STAMP)
 	@command -v quarto >/dev/null || { echo 'make docs needs Quarto: https://quarto.org/docs/get-started/'; exit 1; }
 	$(PY) -c 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'
 	$(PY) tools/render_readme.py
 
 clean:
-	rm -rf out build dist *.egg-info _docs _proc .pytest_cache .hypothesis .ruff_cache nbs/.last_checked
+	rm -rf out build dist *.egg-info _docs _site _proc .pytest_cache .hypothesis .ruff_cache nbs/.last_checked
 	find nbs dd_nb tests tools -name __pycache__ -prune -exec rm -rf {} +

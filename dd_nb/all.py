@@ -11,8 +11,14 @@ from .adaptation import *
 from .poisoning import *
 from .soft_labels import *
 from .text import *
+from .kernel import *
+from .gradient_matching import *
+from .trajectory_matching import *
+from .distribution_matching import *
+from .families import *
 from .coresets import *
 from .evaluate import *
 from .distill import *
 from .zoo import *
 from .bench import *
+from .widgets import *

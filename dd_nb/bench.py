@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BENCHES', 'CONTENDERS', 'BN_KINDS', 'BN_ROWS', 'NORM_ROWS', 'BN_MIXED', 'BN_NETS', 'CORESET_KINDS', 'CORESET_COLUMNS',
-           'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'COST_TASK', 'COST_ROWS', 'machine', 'faster_threads',
-           'time_to_accuracy', 'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory',
-           'hypergrad', 'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
+           'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'COST_TASK', 'COST_ROWS', 'FAMILY_TABLES', 'FAMILY_NETS',
+           'FAMILY_SEEDS', 'FAMILY_ARCHS', 'FAMILIES_NOT_RUN', 'machine', 'faster_threads', 'time_to_accuracy',
+           'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory', 'hypergrad',
+           'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
            'print_batchnorm', 'side_by_side', 'print_side_by_side', 'coresets', 'print_coresets', 'judge',
            'print_judge', 'architectures', 'print_architectures', 'poisoning', 'print_poisoning', 'outer_step_cost',
-           'cost', 'print_cost']
+           'cost', 'print_cost', 'families', 'print_families', 'plot_families']
 
 # %% ../nbs/20_bench.ipynb #bae92b05
 import ctypes,gc,json,math,os,platform,queue,signal,statistics,subprocess,sys,tempfile,threading,time
@@ -27,14 +28,15 @@ from torch.func import functional_call,grad,stack_module_state,vmap
 
 from .coresets import BY_FEATURES,coreset,feature_net
 from .data import data_from_tensors,load_data,progress_bar
-from .distill import StopDistill,distill,step_decay
+from .distill import StopDistill,_forget,distill,step_decay
 from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
+from .families import FAMILIES
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
-from .zoo import Recipe,_net_fn,_with_pool,get_recipe,list_zoo,load_zoo,recipe_data,recipe_source,recipe_start,reproduce
+from .zoo import Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,recipe_objective,recipe_source,recipe_start,reproduce
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
@@ -1241,3 +1243,107 @@ def print_cost(out:dict):
     for k,r in out['rows'].items(): print(f'  {k:20}', '   '.join(f"{i} a class: {c['whole']:.2f} ({c['update']:.2f}) s {_bytes(c['bytes'])}" for i,c in r.items()))
 
 BENCHES['cost'] = cost,print_cost
+
+# %% ../nbs/20_bench.ipynb #78c2e9b6
+FAMILY_TABLES = ('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)   # data set, images a class
+FAMILY_NETS = dict(plain=5, augmented=3)                            # networks a row, by protocol; of random sets as many, one each
+FAMILY_SEEDS = {}                                                   # recipes with other seeds than the run's alone
+FAMILY_ARCHS = {'ConvNet, width 128': dict(name='ConvNet', width=128), 'ConvNet, batch norm': dict(name='ConvNet', width=32, norm='batch'), 'ConvNet, no norm': dict(name='ConvNet', width=32, norm='none'), 'LeNet': dict(name='LeNet'), 'MLP': dict(name='MLP')}
+FAMILIES_NOT_RUN = ('mnist', 50), ('cifar10', 1), ('cifar10', 10), ('cifar10', 50), ('cifar100', 1), ('cifar100', 10)   # for a GPU; family_recipe has recipes
+
+def _family_cost(job):
+    torch.set_num_threads(1)
+    name,seed,root,pools,repeats = job
+    recipe = get_recipe(name)
+    data = recipe_data(recipe, root)
+    return outer_step_cost(recipe_start(recipe, data, seed), recipe_source(recipe, data, seed, pools, root), data, recipe_objective(recipe, data, seed, pools), recipe.distill['batch_size'], repeats)
+
+def families(
+    seed:int=0,               # of everything
+    root=None,                # folder of data sets
+    progress:bool=True,       # show a progress bar
+    folder='out/families',    # where distilled sets, runs that were cut off and finished cells are kept
+    tables=FAMILY_TABLES,     # (data set, images a class) pairs
+    methods=tuple(FAMILIES),  # of the review
+    seeds=None,               # recipe -> seeds of its sets; by default FAMILY_SEEDS
+    archs=None,               # other networks, two each by the first protocol: name -> dict for `make_net`, all of them for the first table, the first of them for the second; by default FAMILY_ARCHS
+    nets=None,                # protocol of 17_evaluate -> networks a row, or sets of random real images, one each; by default FAMILY_NETS
+    pools=None,               # folder of recorded experts, as in `reproduce`
+    repeats:int=3,            # outer steps whose time is measured
+    **changes,                # arguments of `distill` to change in the recipes
+) -> dict:                    # JSON-able
+    "All methods of the review beside real images of equal number, under one protocol: accuracy, other architectures, seconds and memory. The first table's methods are those whose cost is measured."
+    folder,seeds,archs,nets,out = Path(folder),FAMILY_SEEDS if seeds is None else seeds,FAMILY_ARCHS if archs is None else archs,nets or FAMILY_NETS,[]
+    recipes = {(d, ipc): {m: family_recipe(m, d, ipc) for m in methods} for d,ipc in tables}
+    kinds = {k: v for k,v in CORESET_KINDS.items() if k in ('real', 'means', 'kmeans', 'herding')}
+    def made(recipe, s):
+        path = folder/f'{recipe.name}-s{s}.safetensors'
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            reproduce(recipe.name, s, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, **changes)[0].save(path)
+            _forget(path.with_suffix('.run'))
+        return Synthetic.load(path)
+    rows = len(kinds) + len(methods)
+    with _Cells(folder, progress, len(tables)*rows*len(nets) + rows*(len(archs) + 1) + len(methods), 'families') as cell:
+        for i,((d, ipc),rs) in enumerate(recipes.items()):
+            data,t = load_data(d, root=root),{}
+            net = next(iter(rs.values())).net
+            def sets(what):
+                if what in rs: return [made(rs[what], s) for s in seeds.get(rs[what].name, (seed,))]
+                return [coreset(what, data, ipc, seed*1000 + j) for j in range(max(nets.values()) if what == 'real' else 1)]
+            for what in (*(k for k in kinds if ipc > 1 or k != 'kmeans'), *rs):   # for one a class the centre is the mean
+                r = t[kinds.get(what, what)] = dict(accuracy={}, archs={})
+                have = cache(lambda what=what: sets(what))
+                key = dict(data=d, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(rs[what]), seeds=list(seeds.get(rs[what].name, (seed,))), changes=changes) if what in rs else {}))
+                def judged(p, spec, n):
+                    def score():
+                        some = have()[:n]
+                        return benchmark(some, data, spec, p, max(1, n//len(some)), seed)
+                    return dict(key, net=spec, nets=n, protocol=asdict(get_protocol(p))),score
+                for p,n in nets.items(): r['accuracy'][p] = cell(f'{d}-{ipc}-{what}-{p}', *judged(p, net, n))
+                for a,spec in list(archs.items())[:(len(archs), 1, 0)[min(i, 2)]]: r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(next(iter(nets)), spec, 2))
+                if what in rs:
+                    m = have()[0].meta
+                    r |= dict(recipe=rs[what].name, paper=rs[what].paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))
+            out.append(dict(data=d, ipc=ipc, net=net, rows=t))
+        def measured(name):
+            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: r = ex.submit(_family_cost, (name, seed, root, pools, repeats)).result()
+            return SimpleNamespace(to_dict=lambda: r)
+        costs = {m: cell(f'cost-{r.name}', dict(recipe=asdict(r), seed=seed, repeats=repeats), lambda: measured(r.name)) for m,r in recipes[tables[0]].items()}
+    return dict(benchmark='families', seed=seed, nets=nets, protocols={p: asdict(get_protocol(p)) for p in nets}, machine={**machine(), **_load()}, tables=out, cost=costs, cost_of=list(tables[0]), not_run=[list(t) for t in FAMILIES_NOT_RUN])
+
+def print_families(out:dict):
+    "The result of `families` as tables: mean and standard deviation over networks (in brackets half of the 95 % interval)."
+    for t in out['tables']:
+        print(f"{t['data']}, {t['ipc']} a class, {' '.join(map(str, t['net'].values()))}")
+        for k,r in t['rows'].items():
+            print(f'  {k:16}', '   '.join(f'{p} {_points(s)}' for p,s in r['accuracy'].items()) + (f"   own schedule {r['own']['mean']:.1%}, {r['seconds']:.0f} s for {r['outer_steps']} outer steps, {r['seeds']} seed{'s'*(r['seeds'] > 1)}" if 'own' in r else '') + (f", published {r['paper']}" if r.get('paper') else ''))
+            if r['archs']: print(' '*19 + '   '.join(f'{a} {_points(s)}' for a,s in r['archs'].items()))
+    for k,c in out['cost'].items(): print(f"  {k:6} {c['whole']:.3f} s an outer step (of which the update of S {c['update']:.3f}), {_bytes(c['bytes'])}")
+    if out['not_run']: print('not run here: ' + ', '.join(f'{d} {ipc} a class' for d,ipc in out['not_run']))
+
+def plot_families(out:dict):
+    "The result of `families` as a picture: accuracies with 95 % intervals, accuracy against time, and cost."
+    import matplotlib.pyplot as plt
+    fig = plt.figure(figsize=(10, 6.2), layout='constrained')
+    plt.close(fig)   # a notebook draws it once: as the value of its cell
+    axs,colors = list(fig.subplots(2, 3).flat),dict(zip(out['protocols'], ('#0072B2', '#D55E00')))
+    for ax,t in zip(axs, out['tables'][:3]):
+        names = list(t['rows'])
+        for j,(p,c) in enumerate(colors.items()):
+            s = [t['rows'][n]['accuracy'][p] for n in names]
+            ax.errorbar([100*v['mean'] for v in s], [i + .15*(2*j - 1) for i in range(len(names))], xerr=[100*(v['half'] or 0) for v in s], fmt='os'[j], color=c, ms=4, label=p)
+        ax.set(yticks=range(len(names)), ylim=(len(names) - .5, -.5), xlabel='test accuracy, %', title=f"{t['data']}, {t['ipc']} a class"); ax.set_yticklabels(names); ax.grid(alpha=.3)
+    if out['tables']: axs[0].legend(fontsize=8)
+    marks = {m: (f'C{i}', s) for i,(m,s) in enumerate(zip(FAMILIES, 'osD^vP*'))}
+    for ax,t in zip(axs[3:5], out['tables'][:2]):
+        for k,r in t['rows'].items():
+            if 'curve' in r: ax.plot([max(s, 1) for s in r['curve']['seconds']], [None if a is None else 100*a for a in r['curve']['accuracy']], color=marks[k][0], marker=marks[k][1], ms=4, label=k)
+        ax.set(xscale='log', xlabel='seconds of distilling (one thread)', ylabel='validation accuracy, %', title=f"{t['data']}, {t['ipc']} a class, by its own judge"); ax.grid(alpha=.3); ax.legend(fontsize=7)
+    ax = axs[5]
+    for k,c in out['cost'].items():
+        ax.plot(c['whole'], c['bytes']/1e6, color=marks[k][0], marker=marks[k][1]); ax.annotate(k, (c['whole'], c['bytes']/1e6), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    ax.set(xscale='log', yscale='log', xlabel='seconds an outer step', ylabel='peak memory, MB', title='cost'); ax.grid(alpha=.3)
+    return fig
+
+BENCHES['families'] = families,print_families

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from fastcore.script import call_parse,store_true
 
-from .bench import BENCHES,machine
+from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import Vectors,load_data
 from .distill import Interrupted,_forget,_states,distill
@@ -268,9 +268,21 @@ def dd_show(
         print(f'picture in {path}')
 
 # %% ../nbs/22_cli.ipynb #12439acb
+def _families(seed, out, root, pools, threads, json, quiet, others):
+    "The table of the review; finished rows stay in a folder and are not made again."
+    for k,v in others.items():
+        if v: raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, got {v!r}")
+    path = check_writable(json or Path(out)/'families.json')
+    if threads: torch.set_num_threads(threads)
+    table = families(seed, root or None, not quiet, Path(out)/'families', pools=pools or None)
+    print_families(table)
+    write_atomic(path, js.dumps(table, indent=1).encode())
+    write_atomic(path.with_suffix('.png'), _as_png(plot_families(table)))
+    print(f'saved {path} and {path.with_suffix(".png")}')
+
 @call_parse
 def dd_reproduce(
-    name:_subject('recipe; without one, the recipes are listed')='', # recipe; without one, the recipes are listed
+    name:_subject("recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed")='', # recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed
     seed:int=0,               # of the run: initial weights, real batches, validation split
     out:str='out',            # folder for the result and its picture
     iters:int=0,              # other number of outer steps than the recipe's (the result then says so)
@@ -290,7 +302,9 @@ def dd_reproduce(
     with clear_errors(),join_ranks(_device(device)) as device:
         if not name:
             for r in RECIPES.values(): print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
+            print(f'{"families":24} all methods of the review in one table, row by row')
             return
+        if name == 'families': return _families(seed, out, root, pools, threads, json, quiet, dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew, compare=compare, device=str(device) != 'cpu'))
         if threads: torch.set_num_threads(threads)
         recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')

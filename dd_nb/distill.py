@@ -313,7 +313,7 @@ def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
     data:Data,               # the real set T; only its training split is used
-    objective=None,          # function of (syn, state, real batch) to a scalar loss; by default `Unroll()`. A method `judge(syn, state, data)`, if it has one, says in [0, 1] how good S is, in the place of accuracy
+    objective=None,          # function of (syn, state, real batch) to a scalar loss; by default `Unroll()`. A method `judge(syn, state, data)`, if it has one, says in [0, 1] how good S is, in the place of accuracy; `finished(syn)` returns S as it is to be used and judged, where that is by another schedule
     iters:int=1000,          # outer steps
     batch_size:int=256,      # real examples an outer step
     lr:float=.05,            # outer learning rate of the images, Adam
@@ -374,7 +374,8 @@ def distill(
                 n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs],
                 params=params, gen=gen, noise=noise, run=run, ranks=ranks, objective=objective, total=0., count=0, best=None, mean={k: p.detach().clone() for k,p in params.items()} if average else None)
 
-    judge = getattr(objective, 'judge', lambda s, state, d: accuracy(trained(s, state), d))
+    finished = getattr(objective, 'finished', lambda s: s)
+    judge = getattr(objective, 'judge', lambda s, state, d: accuracy(trained(finished(s), state), d))
     def try_out(tensors):
         "Validation accuracy of S with these learned tensors; keeps them if none were better."
         frozen = syn.copy()

@@ -52,21 +52,91 @@ def page(tmp_path):
     for f in reversed(stack): f()
 
 
-def test_the_lower_bound_explorer(page):
-    page, errors = page('from dd_nb.linear import explore_linear\nexplore_linear()', 'img.widget-image, .widget-image img, img')
-    def picture(): return page.evaluate("""async () => {
+def picture(page):
+    "The bytes of the explorer's picture."
+    return base64.b64decode(page.evaluate("""async () => {
         const img = document.querySelector('img.widget-image') || document.querySelector('.widget-image img') || document.querySelector('img');
-        const blob = await (await fetch(img.src)).arrayBuffer();
-        return btoa(String.fromCharCode(...new Uint8Array(blob).slice(0, 200000)))}""")
-    before = base64.b64decode(picture())
-    assert before.startswith(b'\x89PNG') and len(before) > 10_000
-    slider = page.get_by_text('M', exact=True).locator('xpath=..').locator('[role=slider], .noUi-handle').first
-    slider.focus()
-    slider.press('ArrowRight')
-    for _ in range(100):
-        after = base64.b64decode(picture())
-        if after != before: break
+        const blob = new Uint8Array(await (await fetch(img.src)).arrayBuffer());
+        let s = ''; for (let i = 0; i < blob.length; i += 8192) s += String.fromCharCode(...blob.slice(i, i + 8192));
+        return btoa(s)}"""))
+
+def changed(page, before, seconds=30):
+    "Wait until the picture is another one than `before`."
+    for _ in range(5*seconds):
+        if (after := picture(page)) != before: break
         time.sleep(.2)
     assert after != before and after.startswith(b'\x89PNG')
-    if shots := os.environ.get('DD_NB_SCREENSHOTS'): page.screenshot(path=os.path.join(shots, 'linear.png'))
+    return after
+
+def slide(page, label, key='ArrowRight'):
+    slider = page.get_by_text(label, exact=True).locator('xpath=..').locator('[role=slider], .noUi-handle').first
+    slider.focus()
+    slider.press(key)
+
+def shot(page, name):
+    if shots := os.environ.get('DD_NB_SCREENSHOTS'): page.screenshot(path=os.path.join(shots, f'{name}.png'))
+
+IMAGE = 'img.widget-image, .widget-image img, img'
+SET = """
+from dd_nb.all import *
+data = load_data('digits')
+source = FixedInit(MLP(data.shape, data.n_classes, hidden=(16,), seed=0))
+syn = Synthetic.noise(data.shape, data.n_classes, steps=1, epochs=3, lr=.2, seed=0)
+"""
+
+
+def test_the_lower_bound_explorer(page):
+    page, errors = page('from dd_nb.linear import explore_linear\nexplore_linear()', IMAGE)
+    before = picture(page)
+    assert before.startswith(b'\x89PNG') and len(before) > 10_000
+    slide(page, 'M')
+    changed(page, before)
+    shot(page, 'linear')
+    assert not errors, errors
+
+def test_watch_a_set_evolve(page):
+    page, errors = page(SET + "history = distill(syn, source, data, iters=40, batch_size=32, every=10, progress=False)\nexplore_run(history, syn)", IMAGE)
+    before = picture(page)
+    slide(page, 'moment')
+    second = changed(page, before)
+    shot(page, 'run')
+    page.locator('.widget-play button').first.click()   # play: it goes on by itself
+    changed(page, second)
+    assert not errors, errors
+
+def test_step_through_the_training(page):
+    page, errors = page(SET + "explore_training(syn, source, data)", IMAGE)
+    before = picture(page)
+    slide(page, 'step')
+    changed(page, before)
+    shot(page, 'training')
+    assert not errors, errors
+
+def test_compare_entries_of_the_zoo(page):
+    page, errors = page("from dd_nb.all import *\nexplore_zoo('mnist-fixed-10', 'mnist-random-100')", IMAGE)
+    before = picture(page)
+    page.locator('select').nth(1).select_option('mnist-bn-100,0')
+    changed(page, before)
+    shot(page, 'zoo')
+    assert not errors, errors
+
+def test_a_live_distillation(page):
+    page, errors = page(SET + "LiveDistill(syn, source, data, iters=5000, batch_size=32, every=20)", IMAGE)
+    def press(name): page.get_by_role('button', name=name, exact=True).click()
+    def says(word, seconds=60):
+        page.get_by_text(word).first.wait_for(timeout=1000*seconds)
+    before = picture(page)
+    press('start')
+    running = changed(page, before)
+    press('pause')
+    says('paused')
+    time.sleep(1)
+    still = picture(page)
+    time.sleep(1.5)
+    assert picture(page) == still                 # it waits
+    press('start')
+    changed(page, still if still != running else running)
+    press('stop')
+    says('ended')
+    shot(page, 'live')
     assert not errors, errors

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent.parent
-left_out = '.git', '.venv', '.*_cache', '.hypothesis', '__pycache__', '*.egg-info', 'build', 'dist', 'out', 'runs', '_docs', '_proc'
+left_out = '.git', '.venv', '.*_cache', '.hypothesis', '__pycache__', '*.egg-info', 'build', 'dist', 'out', 'runs', '_docs', '_site', '_proc'
 
 
 class Env:
