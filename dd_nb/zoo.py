@@ -145,7 +145,7 @@ _TEXT = dict(syn=dict(ipc=1, steps=1, epochs=10, lr=.01, inner='adam'), distill=
 _TEXT_ANY = dict(_TEXT, distill=dict(_TEXT['distill'], iters=2000, lr=.02))
 
 _STAY = dict(steps=1, epochs=60, lr=.01, inner='momentum', learn=('images',))   # a schedule to judge by, where none is learned
-_BY_STEPS = dict(start='real', aging=dict(size=1, max_age=50, steps=5, lr=.01, inner='momentum'), distill=dict(iters=600, every=200))   # a network that trains on S while S is learned
+_BY_STEPS = dict(start='real', aging=dict(size=1, max_age=50, steps=10, lr=.01, inner='momentum'), distill=dict(iters=600, lr=.03, every=200))   # a network that trains on S while S is learned
 
 # of each method of the review: what of its recipe is its own, and what is other for ten images a class or more; minibatch: images a class and inner step
 _FAMILIES = dict(
