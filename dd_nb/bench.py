@@ -1266,7 +1266,7 @@ def families(
     tables=FAMILY_TABLES,     # (data set, images a class) pairs
     methods=tuple(FAMILIES),  # of the review
     seeds=None,               # recipe -> seeds of its sets; by default FAMILY_SEEDS
-    archs=None,               # other networks, two each by the first protocol: name -> dict for `make_net`, all of them for the first table, the first of them for the second; by default FAMILY_ARCHS
+    archs=None,               # other networks for the first table, two each by the first protocol: name -> dict for `make_net`; by default FAMILY_ARCHS
     nets=None,                # protocol of 17_evaluate -> networks a row, or sets of random real images, one each; by default FAMILY_NETS
     pools=None,               # folder of recorded experts, as in `reproduce`
     repeats:int=3,            # outer steps whose time is measured
@@ -1284,7 +1284,7 @@ def families(
             _forget(path.with_suffix('.run'))
         return Synthetic.load(path)
     rows = len(kinds) + len(methods)
-    with _Cells(folder, progress, len(tables)*rows*len(nets) + rows*(len(archs) + 1) + len(methods), 'families') as cell:
+    with _Cells(folder, progress, len(tables)*rows*len(nets) + rows*len(archs) + len(methods), 'families') as cell:
         for i,((d, ipc),rs) in enumerate(recipes.items()):
             data,t = load_data(d, root=root),{}
             net = next(iter(rs.values())).net
@@ -1295,13 +1295,16 @@ def families(
                 r = t[kinds.get(what, what)] = dict(accuracy={}, archs={})
                 have = cache(lambda what=what: sets(what))
                 key = dict(data=d, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(rs[what]), seeds=list(seeds.get(rs[what].name, (seed,))), changes=changes) if what in rs else {}))
+                recipe = rs.get(what)
+                off = recipe and recipe.labels and recipe.labels.get('form') != 'softmax'   # labels that are no distribution: of a regression
                 def judged(p, spec, n):
+                    p = replace(get_protocol(p), loss='squared_error') if off else get_protocol(p)
                     def score():
                         some = have()[:n]
-                        return benchmark(some, data, spec, p, max(1, n//len(some)), seed)
-                    return dict(key, net=spec, nets=n, protocol=asdict(get_protocol(p))),score
+                        return benchmark(some, data, spec, p, -(-n//len(some)), seed)
+                    return dict(key, net=spec, nets=n, protocol=asdict(p)),score
                 for p,n in nets.items(): r['accuracy'][p] = cell(f'{d}-{ipc}-{what}-{p}', *judged(p, net, n))
-                for a,spec in list(archs.items())[:(len(archs), 1, 0)[min(i, 2)]]: r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(next(iter(nets)), spec, 2))
+                for a,spec in archs.items() if i == 0 else (): r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(next(iter(nets)), spec, 2))
                 if what in rs:
                     m = have()[0].meta
                     r |= dict(recipe=rs[what].name, paper=rs[what].paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))

@@ -10,7 +10,7 @@ from torch import nn
 from dd_nb.coresets import coreset
 from dd_nb.data import Data, Siamese, _Split, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import (ARCHS, LRS, PROTOCOLS, Protocol, Score, _at_once, _fit_stack, _halved, _one_for_one, _quick, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
+from dd_nb.evaluate import (ARCHS, LOSSES, LRS, PROTOCOLS, Protocol, Score, _at_once, _fit_stack, _halved, _one_for_one, _quick, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
                             hardened, interval, label_robust_score, read_set, robustness, storage, tune_lr)
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet, make_net
@@ -52,6 +52,17 @@ def test_fit_is_plain_sgd(data, syn):
     assert not got.training and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got.parameters(), want.parameters()))
 
 
+def test_labels_of_a_regression(data, syn):
+    "Where labels are no distribution, cross-entropy has no floor; the squared error ends at the targets. Hard labels are those of the same rows of the identity."
+    x, y = pair(syn)
+    p = Protocol(epochs=200, lrs=(.05,), loss='squared_error', weight_decay=0.)
+    z = torch.randn(len(y), 10, generator=torch.Generator().manual_seed(0)) + 3*nn.functional.one_hot(y, 10)
+    off = {l: (fit(net(data, width=16), x, z, replace(p, loss=l))(x) - (z - .1)).detach().square().mean()/z.var() for l in LOSSES}
+    assert off['squared_error'] < .1 and not off['cross_entropy'] < 100
+    hard, soft = (fit(net(data), x, t, replace(p, epochs=3, lrs=(.01,))) for t in (y, nn.functional.one_hot(y, 10).float()))
+    assert all(torch.equal(a, b) for a, b in zip(hard.parameters(), soft.parameters()))
+
+
 def test_what_makes_training_quick_changes_nothing(monkeypatch):
     "Batches in pieces, and pooling by slices: forward and both backwards, odd sizes, any network; the modules are as before afterwards."
     x = torch.randn(3, 2, 7, 5, dtype=torch.float64, requires_grad=True)
@@ -82,10 +93,10 @@ def test_what_makes_training_quick_changes_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize('norm', ['instance', 'batch'])
-@pytest.mark.parametrize('augment', [None, Siamese('color_crop')])
-def test_a_stack_is_as_one_by_one(data, syn, norm, augment):
+@pytest.mark.parametrize('augment,loss', [(None, 'cross_entropy'), (Siamese('color_crop'), 'cross_entropy'), (None, 'squared_error')])
+def test_a_stack_is_as_one_by_one(data, syn, norm, augment, loss):
     x, y = (t.double() if t.is_floating_point() else t for t in pair(syn))
-    nets, p = [net(data, i, norm=norm).double() for i in range(3)], Protocol(epochs=4, batch_size=16, augment='color_crop' if augment else None)
+    nets, p = [net(data, i, norm=norm).double() for i in range(3)], Protocol(epochs=4, batch_size=16, augment='color_crop' if augment else None, loss=loss)
     states = [functional(n) for n in nets]
     stacked = _fit_stack(states, x, y, p, [5, 6, 7], augment)
     for s, n, seed in zip(stacked, nets, (5, 6, 7)):
@@ -300,5 +311,6 @@ def test_other_bad_input(data, syn, xy, tmp_path):
     with pytest.raises(TypeError, match='sets must be a Synthetic, a pair'): benchmark(3, data, NET)
     with pytest.raises(ValueError, match='lrs must be positive'): Protocol(lrs=(0.,))
     with pytest.raises(ValueError, match='strategy must be made of'): Protocol(augment='blur')
+    with pytest.raises(ValueError, match="loss must be one of cross_entropy, squared_error, got 'mse'"): Protocol(loss='mse')
     with pytest.raises(ValueError, match='augment must be given'): fit(ConvNet(data.shape, 10, width=4, depth=1), *xy, 'augmented')
     assert PROTOCOLS['plain'].n_epochs == 300 and PROTOCOLS['augmented'].n_epochs == 1000 and get_protocol('tuned').lrs == LRS

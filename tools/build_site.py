@@ -173,7 +173,7 @@ def build(folder=root/'_site'):
             (folder/f'{name}.html').write_text(page('dd_nb' if name == 'index' else f'{name} - dd_nb', name, notebook(root/'nbs'/f'{name}.ipynb'), sections), encoding='utf-8')
             out.append(folder/f'{name}.html')
     (folder/'api.html').write_text(page('Every public name - dd_nb', 'api', reference(), sections), encoding='utf-8')
-    for p in (root/'nbs'/'images').glob('*.png'): (folder/'images').mkdir(exist_ok=True); shutil.copy(p, folder/'images')
+    for p in (root/'nbs'/'images').glob('*.[ps][nv]g'): (folder/'images').mkdir(exist_ok=True); shutil.copy(p, folder/'images')
     return [*out, folder/'api.html']
 
 
