@@ -16,7 +16,7 @@ BIN   := $(VENV)/bin
 PY    := $(BIN)/python
 STAMP := $(VENV)/.dd_nb_installed
 # Every file whose change can change the outcome of a test
-FILES := $(wildcard *.ini *.py *.toml *.in *.md nbs/*.ipynb nbs/*.yml nbs/images/* dd_nb/*.py dd_nb/zoo_data/* tests/*.py tools/*.py)
+FILES := $(wildcard *.ini *.py *.toml *.in *.md nbs/*.ipynb nbs/*.yml nbs/images/* dd_nb/*.py dd_nb/*.pyi dd_nb/zoo_data/* tests/*.py tools/*.py)
 SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.py))
 
 # One thread for the tests: nbdev_test runs two notebooks at a time, and two threads on a busy core wait for each other
@@ -59,6 +59,7 @@ prepare: $(STAMP)
 	$(PY) -c 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'
 	$(PY) -c 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'
 	$(PY) -c 'from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()'
+	$(PY) tools/make_stubs.py
 	$(MAKE) readme
 
 readme: $(STAMP)

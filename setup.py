@@ -36,7 +36,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split(), 'bench': cfg['bench_requirements'].split()},
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
-    package_data={cfg['lib_path']: ['py.typed', 'zoo_data/*.safetensors', 'zoo_data/*.json']},
+    package_data={cfg['lib_path']: ['py.typed', '*.pyi', 'zoo_data/*.safetensors', 'zoo_data/*.json']},
     include_package_data=False,
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),
