@@ -1,12 +1,7 @@
 # Made by `make prepare` from the notebooks, for type checkers: methods that are patched into a class stand in it here.
 from typing import Any
-import difflib, math, operator, os, shutil, socket, sys, tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import numpy as np
 import torch
-import torch.nn.functional as F
-from fastcore.basics import patch
 __all__ = ['ZCA_REG', 'DATASETS', 'READERS', 'AUGMENTATIONS', 'progress_bar', 'Normalise', 'Vectors', 'norm_from_state', 'Data', 'data_from_tensors', 'data_from_dataset', 'data_from_folder', 'load_data', 'split_validation', 'Siamese', 'standard_augment']
 ZCA_REG: Any
 _MAX_ZCA: Any

@@ -1,14 +1,9 @@
 # Made by `make prepare` from the notebooks, for type checkers: methods that are patched into a class stand in it here.
 from typing import Any
-import math
-from dataclasses import asdict, dataclass
-import torch
-import torch.nn.functional as F
-from fastcore.basics import patch
-from .data import Data, split_validation
-from .inits import judges
-from .synthetic import Synthetic, _check_count
-from .unroll import State, Unroll, functional, loss_fn, trained
+from dataclasses import dataclass
+from .data import Data
+from .synthetic import Synthetic
+from .unroll import State, Unroll
 __all__ = ['FLIPPED', 'Rates', 'rates', 'Poison', 'Attack', 'attack', 'flipped', 'tuned_attack', 'tuned_flips', 'recovery', 'cautious', 'usual_norm', 'surprise', 'distance', 'separation', 'defences', 'plot_defences']
 @dataclass(frozen=True)
 class Rates:

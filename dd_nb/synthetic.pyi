@@ -1,16 +1,11 @@
 # Made by `make prepare` from the notebooks, for type checkers: methods that are patched into a class stand in it here.
 from typing import Any
-import copy, hashlib, io, json, os, tempfile
-from dataclasses import asdict, dataclass
+import copy
+from dataclasses import dataclass
 from pathlib import Path
 import torch
-import torch.nn.functional as F
-from fastcore.basics import patch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as st_save
 from torch import Tensor
-from . import __version__
-from .data import Data, Normalise, Vectors, norm_from_state
+from .data import Data, Normalise, Vectors
 __all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'FORMAT', 'KINDS', 'MAX_BYTES', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'write_atomic', 'write_tensors', 'read_tensors']
 def inv_softplus(lr: Tensor | float) -> Tensor: ...
 INNER: Any

@@ -4,6 +4,7 @@ A type checker reads a class and does not see what is patched into it later, oft
 """
 import ast
 import builtins
+import re
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -53,13 +54,12 @@ def members(cls):
 
 def stub(room, trees):
     "The stub of a room, as text."
-    lines, body = [note.rstrip(), 'from typing import Any'], []
+    body = []
     imports = [n for n in trees[room].body if isinstance(n, (ast.Import, ast.ImportFrom))]
     own = {a.asname or a.name.split('.')[0] for n in imports for a in n.names} | {n.name for n in trees[room].body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
     known = own | set(dir(builtins)) | {'Any'}
     for n in trees[room].body:
-        if isinstance(n, (ast.Import, ast.ImportFrom)): lines.append(text(n))
-        elif isinstance(n, ast.Assign):
+        if isinstance(n, ast.Assign):
             if text(n.targets[0]) == '__all__': body.append(text(n)); continue
             body += [f'{text(e)}: Any' for t in n.targets for e in (t.elts if isinstance(t, ast.Tuple) else [t]) if isinstance(e, ast.Name)]
         elif isinstance(n, ast.FunctionDef) and not patched(n): body.append(signature(n, known))
@@ -70,7 +70,10 @@ def stub(room, trees):
                     if isinstance(f, ast.FunctionDef) and (p := patched(f)) and n.name in p[0]:
                         more += ([f'@{p[1]}'] if p[1] else []) + [signature(f, known, method=True)]
             body += [*(f'@{text(d)}' for d in n.decorator_list), f'class {n.name}({", ".join(map(text, (*n.bases, *n.keywords)))}):'.replace('():', ':'), *(f'    {line}' for line in (*members(n), *more) or ['...'])]
-    return '\n'.join([*lines, *body]) + '\n'
+    said = set(re.findall(r'\w+', '\n'.join(body)))
+    for n in imports:
+        n.names = [a for a in n.names if (a.asname or a.name.split('.')[0]) in said]
+    return '\n'.join([note.rstrip(), 'from typing import Any', *(text(n) for n in imports if n.names), *body]) + '\n'
 
 
 def build(folder=root/'dd_nb'):
