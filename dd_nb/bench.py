@@ -1248,7 +1248,7 @@ BENCHES['cost'] = cost,print_cost
 FAMILY_TABLES = ('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)   # data set, images a class
 FAMILY_NETS = dict(plain=5, augmented=3)                            # networks a row, by protocol; of random sets as many, one each
 FAMILY_SEEDS = {}                                                   # recipes with other seeds than the run's alone
-FAMILY_ARCHS = {'ConvNet, width 128': dict(name='ConvNet', width=128), 'ConvNet, batch norm': dict(name='ConvNet', width=32, norm='batch'), 'ConvNet, no norm': dict(name='ConvNet', width=32, norm='none'), 'LeNet': dict(name='LeNet'), 'MLP': dict(name='MLP')}
+FAMILY_ARCHS = {'ConvNet, width 128': dict(name='ConvNet', width=128), 'ConvNet, width 128, augmented': (dict(name='ConvNet', width=128), 'augmented'), 'ConvNet, batch norm': dict(name='ConvNet', width=32, norm='batch'), 'ConvNet, no norm': dict(name='ConvNet', width=32, norm='none'), 'LeNet': dict(name='LeNet'), 'MLP': dict(name='MLP')}
 FAMILIES_NOT_RUN = ('mnist', 50), ('cifar10', 1), ('cifar10', 10), ('cifar10', 50), ('cifar100', 1), ('cifar100', 10)   # for a GPU; family_recipe has recipes
 
 def _family_cost(job):
@@ -1266,7 +1266,7 @@ def families(
     tables=FAMILY_TABLES,     # (data set, images a class) pairs
     methods=tuple(FAMILIES),  # of the review
     seeds=None,               # recipe -> seeds of its sets; by default FAMILY_SEEDS
-    archs=None,               # other networks for the first table, two each by the first protocol: name -> dict for `make_net`; by default FAMILY_ARCHS
+    archs=None,               # other networks for the first table, two each: name -> dict for `make_net`, judged by the first protocol, or (dict, protocol); by default FAMILY_ARCHS
     nets=None,                # protocol of 17_evaluate -> networks a row, or sets of random real images, one each; by default FAMILY_NETS
     pools=None,               # folder of recorded experts, as in `reproduce`
     repeats:int=3,            # outer steps whose time is measured
@@ -1304,7 +1304,9 @@ def families(
                         return benchmark(some, data, spec, p, -(-n//len(some)), seed)
                     return dict(key, net=spec, nets=n, protocol=asdict(p)),score
                 for p,n in nets.items(): r['accuracy'][p] = cell(f'{d}-{ipc}-{what}-{p}', *judged(p, net, n))
-                for a,spec in archs.items() if i == 0 else (): r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(next(iter(nets)), spec, 2))
+                for a,spec in archs.items() if i == 0 else ():
+                    spec,p = spec if isinstance(spec, tuple) else (spec, next(iter(nets)))
+                    r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(p, spec, 2))
                 if what in rs:
                     m = have()[0].meta
                     r |= dict(recipe=rs[what].name, paper=rs[what].paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))
