@@ -1288,14 +1288,15 @@ def families(
         for i,((d, ipc),rs) in enumerate(recipes.items()):
             data,t = load_data(d, root=root),{}
             net = next(iter(rs.values())).net
-            def sets(what):
-                if what in rs: return [made(rs[what], s) for s in seeds.get(rs[what].name, (seed,))]
+            def sets(what, recipe, its):
+                if recipe: return [made(recipe, s) for s in its]
                 return [coreset(what, data, ipc, seed*1000 + j) for j in range(max(nets.values()) if what == 'real' else 1)]
             for what in (*(k for k in kinds if ipc > 1 or k != 'kmeans'), *rs):   # for one a class the centre is the mean
                 r = t[kinds.get(what, what)] = dict(accuracy={}, archs={})
-                have = cache(lambda what=what: sets(what))
-                key = dict(data=d, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(rs[what]), seeds=list(seeds.get(rs[what].name, (seed,))), changes=changes) if what in rs else {}))
                 recipe = rs.get(what)
+                its = list(seeds.get(recipe.name, (seed,))) if recipe else []
+                have = cache(lambda what=what, recipe=recipe, its=its: sets(what, recipe, its))
+                key = dict(data=d, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(recipe), seeds=its, changes=changes) if recipe else {}))
                 off = recipe and recipe.labels and recipe.labels.get('form') != 'softmax'   # labels that are no distribution: of a regression
                 def judged(p, spec, n):
                     p = replace(get_protocol(p), loss='squared_error') if off else get_protocol(p)
@@ -1307,9 +1308,9 @@ def families(
                 for a,spec in archs.items() if i == 0 else ():
                     spec,p = spec if isinstance(spec, tuple) else (spec, next(iter(nets)))
                     r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(p, spec, 2))
-                if what in rs:
+                if recipe:
                     m = have()[0].meta
-                    r |= dict(recipe=rs[what].name, paper=rs[what].paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))
+                    r |= dict(recipe=recipe.name, paper=recipe.paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))
             out.append(dict(data=d, ipc=ipc, net=net, rows=t))
         def measured(name):
             with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: r = ex.submit(_family_cost, (name, seed, root, pools, repeats)).result()

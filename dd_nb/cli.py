@@ -6,7 +6,7 @@
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
 # %% ../nbs/22_cli.ipynb #92675864
-import io,math,sys,warnings
+import math,sys,warnings
 import json as js
 from contextlib import contextmanager
 from dataclasses import asdict,replace
@@ -23,7 +23,7 @@ from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
@@ -64,12 +64,8 @@ def _load_set(name):
     if not Path(name).exists() and name in list_zoo(): return load_zoo(name)
     return Synthetic.load(name)
 
-def _as_png(fig):
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=120)
-    return buf.getvalue()
-
-def _png(syn, path, rows=10): write_atomic(path, _as_png(syn.show(max_rows=rows)))
+def _write_png(fig, path): write_atomic(path, _as_png(fig, 120))
+def _png(syn, path, rows=10): _write_png(syn.show(max_rows=rows), path)
 
 # %% ../nbs/22_cli.ipynb #49f553f8
 try: from fastcore.script import Param   # fastcore 1
@@ -247,7 +243,7 @@ def dd_evaluate(
         if json:
             table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
             write_atomic(json, js.dumps(dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed, scores=table), indent=1).encode())
-        if plot: write_atomic(plot, _as_png(plot_scores(scores, f'test accuracy on {d.name}, %')))
+        if plot: _write_png(plot_scores(scores, f'test accuracy on {d.name}, %'), plot)
 
 @call_parse
 def dd_show(
@@ -277,7 +273,7 @@ def _families(seed, out, root, pools, threads, json, quiet, others):
     table = families(seed, root or None, not quiet, Path(out)/'families', pools=pools or None)
     print_families(table)
     write_atomic(path, js.dumps(table, indent=1).encode())
-    write_atomic(path.with_suffix('.png'), _as_png(plot_families(table)))
+    _write_png(plot_families(table), path.with_suffix('.png'))
     print(f'saved {path} and {path.with_suffix(".png")}')
 
 @call_parse

@@ -7,7 +7,7 @@ __all__ = ['SCHEDULES', 'LR_RANGE', 'History', 'cosine_decay', 'constant', 'step
            'Recorder', 'Progress', 'TimeLimit', 'Watch', 'Loop', 'Checkpoints', 'distill']
 
 # %% ../nbs/03_single_step.ipynb #4b803c6e
-import io,math,re,secrets,signal,threading,time,warnings
+import math,re,secrets,signal,threading,time,warnings
 from dataclasses import asdict,dataclass,field,replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from .data import Data,progress_bar,split_validation
 from .evaluate import accuracy,check_fits
 from .inits import Ranks,judges
-from .synthetic import Synthetic,_check_count,_seeded,inv_softplus,read_tensors,write_atomic,write_tensors
+from .synthetic import Synthetic,_as_png,_check_count,_seeded,inv_softplus,read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
 
 # %% ../nbs/03_single_step.ipynb #9869b54a
@@ -48,9 +48,7 @@ class History:
         for ax in (a, b, c): ax.grid(alpha=.3)
         return fig
 
-    def _repr_png_(self):
-        buf = io.BytesIO(); self.plot().savefig(buf, format='png', dpi=80)
-        return buf.getvalue()
+    def _repr_png_(self): return _as_png(self.plot(), 80)
 
     def __repr__(self):
         if not self.it: return 'History(empty)'

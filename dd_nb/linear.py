@@ -7,12 +7,12 @@ __all__ = ['linear_problem', 'minimiser', 'gd_step', 'excess', 'construct', 'exp
            'learn_points', 'lower_bound', 'construct_known', 'draw_linear', 'explore_linear']
 
 # %% ../nbs/04_linear.ipynb #90227bb5
-import io,math
+import math
 
 import torch
 from torch import Tensor
 
-from .synthetic import _check_count
+from .synthetic import _as_png,_check_count
 
 # %% ../nbs/04_linear.ipynb #1b57f4a6
 def _svd(d):
@@ -267,9 +267,7 @@ def explore_linear():
     image = w.Image(format='png', layout=w.Layout(max_width='100%'))
     def show(_=None):
         M.max = D.value   # also brings M down where it has become too large
-        buffer = io.BytesIO()
-        draw_linear(D.value, min(M.value, D.value), noise.value, condition.value, steps.value, points.value).savefig(buffer, format='png', dpi=100)
-        image.value = buffer.getvalue()
+        image.value = _as_png(draw_linear(D.value, min(M.value, D.value), noise.value, condition.value, steps.value, points.value), 100)
     for s in (D, M, noise, condition, steps, points): s.observe(show, 'value')
     show()
     return w.VBox([w.HBox([w.VBox([D, M, points]), w.VBox([noise, condition, steps])]), image])

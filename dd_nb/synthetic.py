@@ -360,11 +360,14 @@ def show(self:Synthetic,
     fig.suptitle(title + (f' (and {left} more)' if left else ''), fontsize=9)
     return fig
 
-@patch
-def _repr_png_(self:Synthetic):
+def _as_png(fig, dpi):
+    "A matplotlib figure as the bytes of a PNG file."
     buf = io.BytesIO()
-    self.show(max_rows=4).savefig(buf, format='png', dpi=80)
+    fig.savefig(buf, format='png', dpi=dpi)
     return buf.getvalue()
+
+@patch
+def _repr_png_(self:Synthetic): return _as_png(self.show(max_rows=4), 80)
 
 # %% ../nbs/02_synthetic.ipynb #e92fba82
 @patch

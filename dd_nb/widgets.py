@@ -8,7 +8,6 @@ __all__ = ['Explorer', 'draw_run', 'explore_run', 'class_accuracies', 'draw_trai
 
 # %% ../nbs/21_widgets.ipynb #cb3cba51
 import base64
-import io
 import threading
 from functools import lru_cache
 
@@ -18,15 +17,12 @@ from .data import Data
 from .distill import History,StopDistill,distill
 from .evaluate import check_fits,stored_source
 from .inits import judges
-from .synthetic import Synthetic,_check_count
+from .synthetic import Synthetic,_as_png,_check_count
 from .unroll import State,trained
 from .zoo import list_zoo,load_zoo
 
 # %% ../nbs/21_widgets.ipynb #b74e9349
-def _as_png(fig, dpi=90):
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=dpi)
-    return buf.getvalue()
+def _drawn(fig): return _as_png(fig, 90)
 
 class Explorer:
     "A box of widgets, with a picture for where widgets cannot run."
@@ -99,8 +95,8 @@ def explore_run(
     "Watch S evolve: a slider and a play button over the moments of a run."
     import ipywidgets as w
     draw_run(history, syn, 0)   # refuses what cannot be drawn
-    box,_ = _steps(w, len(history.snapshots), 'moment', lambda i: _as_png(draw_run(history, syn, i)))
-    return Explorer(box, _as_png(draw_run(history, syn)))
+    box,_ = _steps(w, len(history.snapshots), 'moment', lambda i: _drawn(draw_run(history, syn, i)))
+    return Explorer(box, _drawn(draw_run(history, syn)))
 
 # %% ../nbs/21_widgets.ipynb #2c288b77
 @torch.no_grad()
@@ -152,8 +148,8 @@ def explore_training(
     if data is None: raise ValueError('data must be given: its test images say what the network knows, got None')
     state, = judges((source or stored_source(syn)).to(data.device, data.dtype), 1)
     known = class_accuracies(syn, state, data)
-    box,_ = _steps(w, len(known), 'step', lambda t: _as_png(draw_training(syn, known, t)), interval=800)
-    return Explorer(box, _as_png(draw_training(syn, known, len(known) - 1)))
+    box,_ = _steps(w, len(known), 'step', lambda t: _drawn(draw_training(syn, known, t)), interval=800)
+    return Explorer(box, _drawn(draw_training(syn, known, len(known) - 1)))
 
 # %% ../nbs/21_widgets.ipynb #2a128651
 def _facts(syn):
@@ -183,7 +179,7 @@ def explore_zoo(
     import ipywidgets as w
     names = [n if len(seeds) == 1 else f'{n},{s}' for n,seeds in list_zoo().items() for s in seeds]
     if not names: raise ValueError('the zoo must hold results to be compared: none are installed')
-    draw = lru_cache(None)(lambda a, b: _as_png(draw_zoo(a, b)))
+    draw = lru_cache(None)(lambda a, b: _drawn(draw_zoo(a, b)))
     def find(name, other):
         if name is None: return other
         hit = next((n for n in names if n == name or n.partition(',')[0] == name), None)
@@ -221,14 +217,14 @@ class LiveDistill(Explorer):
     def _draw(self, loop):
         if loop is None or not loop.history.it:
             fig = _figure(8, 2.4); _tiles(fig, self.syn)
-            return _as_png(fig)
+            return _drawn(fig)
         h = loop.history
         fig = _figure(9, 3.2)
         left,right = fig.subfigures(1, 2, width_ratios=(1, 1.5))
         ax = left.subplots()
         ax.plot(h.it, h.accuracy, color='#D55E00'); ax.set(xlim=(0, loop.iters), xlabel='outer step', ylabel='validation accuracy'); ax.grid(alpha=.3)
         _tiles(right, loop.syn, cols=5)
-        return _as_png(fig)
+        return _drawn(fig)
 
     def _state(self, text, running):
         start,pause,stop = self.buttons

@@ -24,6 +24,11 @@ def patched(fn):
         return [e.id for e in (to.elts if isinstance(to, ast.Tuple) else [to])], 'property' if 'as_prop' in on else 'classmethod' if 'cls_method' in on else None
 
 
+def targets(n):
+    "What an assignment assigns to, tuples taken apart; nothing of another statement."
+    for t in n.targets if isinstance(n, ast.Assign) else [n.target] if isinstance(n, ast.AnnAssign) else []: yield from t.elts if isinstance(t, ast.Tuple) else [t]
+
+
 def signature(fn, known=None, method=False):
     "`def name(...) -> ...: ...`, without defaults' values; annotations with names that are not `known` are left out."
     def fits(a): return known is None or {n.id for n in ast.walk(ast.parse(a.value, mode='eval') if isinstance(a, ast.Constant) and isinstance(a.value, str) else a) if isinstance(n, ast.Name)} <= known
@@ -42,13 +47,11 @@ def members(cls):
     for n in cls.body:
         if isinstance(n, ast.AnnAssign): out.append(text(n.target) + ': ' + text(n.annotation) + (' = ...' if n.value else '')); names.add(text(n.target))
         elif isinstance(n, ast.Assign):
-            for t in n.targets:
-                for e in t.elts if isinstance(t, ast.Tuple) else [t]: out.append(f'{text(e)}: Any'); names.add(text(e))
+            for e in targets(n): out.append(f'{text(e)}: Any'); names.add(text(e))
         elif isinstance(n, ast.FunctionDef):
             out += [f'@{text(d)}' for d in n.decorator_list if text(d) in ('property', 'classmethod', 'staticmethod') or text(d).endswith('.setter')] + [signature(n, method=not any(text(d) == 'staticmethod' for d in n.decorator_list))]
             names.add(n.name)
-    own = {t.attr for n in ast.walk(cls) if isinstance(n, (ast.Assign, ast.AnnAssign)) for target in (n.targets if isinstance(n, ast.Assign) else [n.target])
-           for t in (target.elts if isinstance(target, ast.Tuple) else [target]) if isinstance(t, ast.Attribute) and text(t.value) == 'self'}
+    own = {t.attr for n in ast.walk(cls) for t in targets(n) if isinstance(t, ast.Attribute) and text(t.value) == 'self'}
     return out + [f'{a}: Any' for a in sorted(own - names)]
 
 
@@ -61,7 +64,7 @@ def stub(room, trees):
     for n in trees[room].body:
         if isinstance(n, ast.Assign):
             if text(n.targets[0]) == '__all__': body.append(text(n)); continue
-            body += [f'{text(e)}: Any' for t in n.targets for e in (t.elts if isinstance(t, ast.Tuple) else [t]) if isinstance(e, ast.Name)]
+            body += [f'{text(e)}: Any' for e in targets(n) if isinstance(e, ast.Name)]
         elif isinstance(n, ast.FunctionDef) and not patched(n): body.append(signature(n, known))
         elif isinstance(n, ast.ClassDef):
             more = []
