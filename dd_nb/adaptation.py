@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .data import READERS,Data,_stratified,data_from_dataset,data_from_tensors,load_data
+from .data import READERS,Data,_stratified,_tally,data_from_dataset,data_from_tensors,load_data
 from .inits import _accuracy,_train,judges
 from .synthetic import _check_count
 
@@ -28,7 +28,8 @@ def full_target(
     "Accuracy of pre-trained networks that go on training on the whole of another data set: what a few images are to be compared with."
     _check_count('n_nets', n_nets); _check_count('epochs', epochs)
     states = judges(source.to(data.device, data.dtype), n_nets, seed)
-    return [_accuracy(_train(s.module(), data.x_train, data.y_train, epochs, lr, batch_size, seed + i), data) for i,s in enumerate(states)]
+    with _tally(len(states)*epochs, 'full training', 'epoch') as tell:
+        return [tell(_accuracy(_train(s.module(), data.x_train, data.y_train, epochs, lr, batch_size, seed + i, tell), data), 0) for i,s in enumerate(states)]
 
 # %% ../nbs/08_adaptation.ipynb #7e3a850a
 def usps28_data(

@@ -8,7 +8,7 @@ __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_sh
 # %% ../nbs/22_cli.ipynb #92675864
 import math,sys,warnings
 import json as js
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from dataclasses import asdict,replace
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
-from .data import Vectors,load_data
+from .data import Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
@@ -30,10 +30,12 @@ from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,loa
 
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
-def clear_errors():
+def clear_errors(
+    quiet:bool=False,  # show no progress bar inside
+):
     "Turn an error that the user can mend into one line and exit code 2, and a warning into one line."
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
             yield
     except (ValueError, TypeError, OSError) as e:
@@ -136,7 +138,7 @@ def dd_distill(
     quiet:store_true=False,   # no progress bar
 ):
     "Distil a data set into a few synthetic examples and save them. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
-    with clear_errors(),join_ranks(_device(device)) as device:
+    with clear_errors(quiet),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
         if pooldata and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
         if labels not in ('hard', *LABEL_FORMS): raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
@@ -153,12 +155,12 @@ def dd_distill(
         if init == 'pretrained':
             first = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
             if first.shape != d.shape or first.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(first.shape)} and {first.n_classes} for {pooldata!r}')
-            source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed, progress=not quiet)
+            source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, progress=not quiet, checkpoint=kept, cbs=[_GoingOn(kept)])
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
@@ -199,7 +201,7 @@ def dd_evaluate(
     quiet:store_true=False,   # no progress bar
 ):
     "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders."
-    with clear_errors():
+    with clear_errors(quiet):
         device = _device(device)
         for path in (json, plot):
             if path: check_writable(path)
@@ -237,7 +239,7 @@ def dd_evaluate(
         for row,s in rows.items():
             k = len(s) if isinstance(s, list) else 1
             for a,source in sources.items():
-                r = evaluate(s, source, d, n_nets=nets, seed=seed) if p is None else benchmark(s, d, source, p, max(1, nets//k), seed, progress=not quiet)
+                r = evaluate(s, source, d, n_nets=nets, seed=seed) if p is None else benchmark(s, d, source, p, max(1, nets//k), seed)
                 scores.setdefault(row, {})[a] = r
                 print(f'{row} on {d.name}, {a}: {r}' + (f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''))
         if json:
@@ -264,13 +266,13 @@ def dd_show(
         print(f'picture in {path}')
 
 # %% ../nbs/22_cli.ipynb #12439acb
-def _families(seed, out, root, pools, threads, json, quiet, others):
+def _families(seed, out, root, pools, threads, json, others):
     "The table of the review; finished rows stay in a folder and are not made again."
     for k,v in others.items():
         if v: raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, got {v!r}")
     path = check_writable(json or Path(out)/'families.json')
     if threads: torch.set_num_threads(threads)
-    table = families(seed, root or None, not quiet, Path(out)/'families', pools=pools or None)
+    table = families(seed, root or None, folder=Path(out)/'families', pools=pools or None)
     print_families(table)
     write_atomic(path, js.dumps(table, indent=1).encode())
     _write_png(plot_families(table), path.with_suffix('.png'))
@@ -295,12 +297,12 @@ def dd_reproduce(
     quiet:store_true=False,   # no progress bar
 ):
     "Run the recipe behind a result of the zoo again and compare. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
-    with clear_errors(),join_ranks(_device(device)) as device:
+    with clear_errors(quiet),join_ranks(_device(device)) as device:
         if not name:
             for r in RECIPES.values(): print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             print(f'{"families":24} all methods of the review in one table, row by row')
             return
-        if name == 'families': return _families(seed, out, root, pools, threads, json, quiet, dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew, compare=compare, device=str(device) != 'cpu'))
+        if name == 'families': return _families(seed, out, root, pools, threads, json, dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew, compare=compare, device=str(device) != 'cpu'))
         if threads: torch.set_num_threads(threads)
         recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
@@ -308,7 +310,7 @@ def dd_reproduce(
         if json: check_writable(json)
         kept,pool = Path(checkpoint or path.with_suffix('.run')),dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
         if Ranks().rank == 0: _begin(kept, resume, anew)
-        syn,history,score = reproduce(name, seed, root or None, device, not quiet, [_GoingOn(kept)], kept, **pool, **(dict(iters=iters) if iters else {}))
+        syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)], checkpoint=kept, **pool, **(dict(iters=iters) if iters else {}))
         if score is None: return   # one process judges and writes
         syn.save(path); _png(syn, png)
         if not checkpoint: _forget(kept)
@@ -336,13 +338,13 @@ def dd_bench(
     quiet:store_true=False,   # no progress bar
 ):
     "Run a benchmark: ours and its baseline in one run, compared as a ratio."
-    with clear_errors():
+    with clear_errors(quiet):
         if not name:
             for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__}')
             return
         if name not in BENCHES: raise ValueError(f'name must be one of {", ".join(BENCHES)}, got {name!r}')
         if json: check_writable(json)
         run,show = BENCHES[name]
-        out = run(seed=seed, root=root or None, progress=not quiet)
+        out = run(seed=seed, root=root or None)
         show(out)
         if json: write_atomic(json, js.dumps(out, indent=1).encode())

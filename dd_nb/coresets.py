@@ -11,7 +11,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .data import Data
+from .data import Data,_tally
 from .inits import _train
 from .synthetic import Synthetic,_from_data
 
@@ -26,7 +26,7 @@ def feature_net(
 ) -> nn.Module:           # the same network, trained, in eval mode
     "A network to choose by."
     if not isinstance(net, nn.Sequential): raise TypeError(f'net must be an nn.Sequential whose last layer is the classifier, got {type(net).__name__}')
-    return _train(net.to(data.device, data.dtype), data.x_train, data.y_train, epochs, lr, batch_size, seed)
+    with _tally(epochs, 'train', 'epoch') as tell: return _train(net.to(data.device, data.dtype), data.x_train, data.y_train, epochs, lr, batch_size, seed, tell)
 
 @torch.no_grad()
 def features(

@@ -21,7 +21,7 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,_class_files,_read_images,load_data,progress_bar,split_validation,standard_augment
+from .data import Data,Siamese,_class_files,_read_images,_tally,_ticking,load_data,split_validation,standard_augment
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
@@ -96,6 +96,7 @@ def evaluate(
     seed:int=0,               # which held-out networks; negative ones are for choosing
     batch_size:int|None=None, # test images at a time, as in `accuracy`
     workers:int|None=None,    # networks at a time on a CPU, each on one core; by default as many as torch computes with
+    progress:bool=True,       # show a progress bar if it takes over two seconds
 ) -> Score:                   # `.mean`, `.std`, `.half`, `.all`, in [0, 1]
     "Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set."
     _check_count('n_nets', n_nets)
@@ -109,7 +110,9 @@ def evaluate(
     for t in syn.parameters(): t.requires_grad_(False)
     states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]   # of dropout
     if data.device.type == 'cpu' or len(states) == 1 or not can_stack(states[0].net) or any(s.net is not states[0].net for s in states):
-        return Score(tuple(_side_by_side(lambda s: accuracy(trained(syn, s), data, batch_size), states, torch.get_num_threads() if workers is None else workers)))
+        with _tally(len(states), 'evaluate', show=progress and len(states) > 1) as tell:
+            def one(s): return tell(accuracy(trained(syn, s, progress=progress and len(states) == 1), data, batch_size))
+            return Score(tuple(_side_by_side(one, states, torch.get_num_threads() if workers is None else workers)))
     return Score(tuple(accuracy(s, data, batch_size) for s in unstack(trained(syn, stack(states)))))   # as one: a small network leaves a GPU idle
 
 def made_for(
@@ -142,10 +145,11 @@ def tune_lr(
     lrs=(.001, .002, .005, .01, .02, .05, .1, .2, .5, 1.),  # step sizes to try, the same for every step
     n_nets:int=8,         # networks a step size
     seed:int=0,           # of the validation split and of the networks
+    progress:bool=True,   # show a progress bar if it takes over two seconds
 ) -> Synthetic:           # a copy with the best of them
     "Give a set (random real examples, class means, ...) the step size that does best on a validation split of the training data."
     valid = split_validation(data, seed=seed)
-    return max((syn.changed(lr=lr) for lr in lrs), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed).mean)
+    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size', progress)), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed, progress=progress).mean)
 
 # %% ../nbs/17_evaluate.ipynb #e6984a47
 LOSSES = dict(cross_entropy=loss_fn, squared_error=lambda out, y: squared_error(out, y, out.shape[1]))
@@ -230,8 +234,11 @@ def fit(
     protocol='plain',        # a name or a `Protocol`; the first of its step sizes is used
     seed:int=0,              # of the order and of the augmentation
     augment=None,            # the `Siamese` that the protocol asks for, if any
+    tick=None,               # called after each epoch; None: there is a bar if training takes over two seconds
 ) -> nn.Module:              # the network, in eval mode
     "Train a network from scratch on a set, by a protocol."
+    if tick is None:
+        with _tally(get_protocol(protocol).n_epochs, 'fit', 'epoch') as tell: return fit(net, images, labels, protocol, seed, augment, tell)
     p,lr = get_protocol(protocol),get_protocol(protocol).lrs[0]
     if p.augment and augment is None: raise ValueError(f'augment must be given for a protocol with augmentation, got None for {p.augment!r}')
     on_cpu,normed = images.device.type == 'cpu',any(isinstance(m, nn.GroupNorm) for m in net.modules())
@@ -249,10 +256,11 @@ def fit(
                 opt.zero_grad()
                 for a,b in zip(x.split(most), y.split(most)): (LOSSES[p.loss](net(a), b)*(len(b)/len(y))).backward()
                 opt.step()
+            tick()
     return net.eval()
 
 # %% ../nbs/17_evaluate.ipynb #acfb6c9b
-def _fit_stack(states, images, labels, protocol, seeds, augment):
+def _fit_stack(states, images, labels, protocol, seeds, augment, tick=lambda: None):
     "The same for many networks as one; each has its own order and augmentation."
     p,gs,z,score = protocol,[torch.Generator().manual_seed(s) for s in seeds],stack(states),LOSSES[protocol.loss]
     net,params,buffers = _twin(z.net, 'train'),{k: v.requires_grad_() for k,v in z.params.items()},z.buffers
@@ -270,6 +278,7 @@ def _fit_stack(states, images, labels, protocol, seeds, augment):
             l,buffers = vmap(loss, randomness='different')(params, {k: v.detach().clone() for k,v in buffers.items()}, x, labels[idx])
             l.sum().backward()
             opt.step()
+        tick()
     return unstack(replace(z, params={k: v.detach() for k,v in params.items()}, buffers={k: v.detach() for k,v in buffers.items()}))
 
 def _draws(state, x):
@@ -322,21 +331,18 @@ def _net_source(net, data):
         return RandomInit(lambda: make_net(**spec))
     return RandomInit(net)
 
-def _accuracies(jobs, data, protocol, augment, workers, bar):
-    "Accuracy of each job's network, trained on its images and labels by its seed: (state, images, labels, seed)."
+def _accuracies(jobs, data, protocol, augment, workers, tell):
+    "Accuracy of each job's network, trained on its images and labels by its seed: (state, images, labels, seed). `tell` hears of every epoch and every accuracy."
     if data.device.type != 'cpu' and can_stack(jobs[0][0].net):
         out = []
         for _,mine in groupby(jobs, key=lambda j: id(j[1])):   # set by set
             states,xs,ys,seeds = zip(*mine)
-            out += [accuracy(s, data) for s in _fit_stack(states, xs[0], ys[0], protocol, seeds, augment)]
-            bar.update(len(seeds))
+            out += [tell(accuracy(s, data), 0) for s in _fit_stack(states, xs[0], ys[0], protocol, seeds, augment, lambda: tell(n=len(seeds)))]
         return out
     def one(job):
         state,x,y,seed = job
-        net = fit(state.module(), x, y, protocol, seed, augment)
-        with _quick(net): acc = accuracy(net, data)
-        bar.update(1)
-        return acc
+        net = fit(state.module(), x, y, protocol, seed, augment, tell)
+        with _quick(net): return tell(accuracy(net, data), 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(jobs[0][3])
         if _draws(*jobs[0][:2]): workers = 1   # torch's generator is one for all threads
@@ -350,7 +356,7 @@ def benchmark(
     n_nets:int=5,            # networks a set
     seed:int=0,              # of the networks and the order of their batches
     workers:int|None=None,   # networks at a time on a CPU, each on one core; by default as many as torch computes with
-    progress:bool=False,     # show a progress bar
+    progress:bool=True,      # show a progress bar if it takes over two seconds
 ) -> Score:                  # `.mean`, `.std`, `.half`, `.all`, `.lr`, accuracies in [0, 1]
     "Accuracy of networks trained from scratch on the examples of a set, by one protocol for all. Step sizes and order that a `Synthetic` has learned play no part: that is `evaluate`."
     _check_count('n_nets', n_nets)
@@ -364,12 +370,12 @@ def benchmark(
         return [(states[i], *pairs[i//n], (seed + choose)*1_000_003 + i) for i in range(len(states))]
     few = min(n_nets, 3)
     tries = len(p.lrs)*few*(len(p.lrs) > 1)
-    with progress_bar(tries + n_nets*len(pairs), 'benchmark', 'net', show=progress) as bar:
+    with _tally((tries + n_nets*len(pairs))*p.n_epochs, 'benchmark', 'epoch', progress) as tell:
         if tries:
             valid = split_validation(data, seed=seed)
-            def on_validation(lr): return statistics.mean(_accuracies(jobs(pairs[:1], few, True), valid, replace(p, lrs=(lr,)), augment, workers, bar))
+            def on_validation(lr): return statistics.mean(_accuracies(jobs(pairs[:1], few, True), valid, replace(p, lrs=(lr,)), augment, workers, lambda accuracy=None, n=1: (tell(n=n), accuracy)[1]))   # what is shown is the test's
             p = replace(p, lrs=(max(p.lrs, key=on_validation),))
-        return Score(tuple(_accuracies(jobs(pairs, n_nets), data, p, augment, workers, bar)), len(pairs), p.lrs[0])
+        return Score(tuple(_accuracies(jobs(pairs, n_nets), data, p, augment, workers, tell)), len(pairs), p.lrs[0])
 
 # %% ../nbs/17_evaluate.ipynb #bea68fb5
 SCALES = ('auto', 'normalised', 'pixels')

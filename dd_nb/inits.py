@@ -238,8 +238,8 @@ def join_ranks(
     finally: dist.destroy_process_group()
 
 # %% ../nbs/05_random_init.ipynb #c860de89
-def _train(net, x, y, epochs, lr, batch_size, seed):
-    "Adam, its rate decayed to 0 along half a cosine; changes `net`."
+def _train(net, x, y, epochs, lr, batch_size, seed, tick=lambda: None):
+    "Adam, its rate decayed to 0 along half a cosine; changes `net`. `tick` is called after each epoch."
     if x.dim() == 4: net,x = net.to(memory_format=torch.channels_last),x.contiguous(memory_format=torch.channels_last)   # a fifth faster on a CPU
     g = torch.Generator(device=y.device).manual_seed(seed)
     opt = torch.optim.Adam(net.train().parameters(), lr=lr)
@@ -250,6 +250,7 @@ def _train(net, x, y, epochs, lr, batch_size, seed):
             loss_fn(net(x[idx]), y[idx]).backward()
             opt.step()
             schedule.step()
+        tick()
     return net.eval().to(memory_format=torch.contiguous_format)
 
 @torch.no_grad()

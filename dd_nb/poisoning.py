@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .data import Data,split_validation
+from .data import Data,_ticking,split_validation
 from .inits import judges
 from .synthetic import Synthetic,_check_count
 from .unroll import State,Unroll,functional,loss_fn,trained
@@ -110,7 +110,7 @@ def attack(
     "Train networks that played no part in making S on it, and report as Wang et al. (2018) do, before and after."
     _check_count('n_nets', n_nets)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed)
-    return Attack(*(tuple(rates(s, data, source, target) for s in ss) for ss in (states, [trained(syn, s) for s in states])))
+    return Attack(*(tuple(rates(s, data, source, target) for s in ss) for ss in (states, [trained(syn, s) for s in _ticking(states, 'attack', 'net')])))
 
 # %% ../nbs/09_poisoning.ipynb #6d0b6e45
 def flipped(
@@ -143,7 +143,7 @@ def tuned_attack(
     "The step size that is best for the attacker, on a validation split of the training data."
     valid,objective = split_validation(data, seed=seed),Poison(source, target)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed, choose=True)
-    return max((syn.changed(lr=lr) for lr in lrs), key=lambda s: sum(objective.judge(s, z, valid) for z in states))
+    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size')), key=lambda s: sum(objective.judge(s, z, valid) for z in states))
 
 def tuned_flips(
     pool,            # as in `attack`
@@ -286,14 +286,15 @@ def defences(
     states,(x,y) = judges(pool.to(data.device, data.dtype), n_nets, seed),next(data.test_batches(honest))
     def mean(rs): return {k: sum(getattr(r, k) for r in rs)/len(rs) for k in ('accuracy', 'moved', 'others')}
     def each(f): return mean([rates(f(s), data, source, target) for s in states])
+    def ticked(values): return _ticking(values, 'defences')
     usual = [usual_norm(s, data, batch_size=syn.images.shape[1], seed=seed) for s in states]
     norm = {id(s): u for s,u in zip(states, usual)}
-    again = [recovery(trained(syn, s), data, source, target, steps, seed=seed) for s in states]
+    again = [recovery(trained(syn, s), data, source, target, steps, seed=seed) for s in ticked(states)]
     sx,sy = syn.images.detach().flatten(0, 1).to(data.device, data.dtype),syn.labels.flatten().to(data.device)
     asked = [_pull(s.module().train(), *(v.detach() for v in syn.batch(0)[:2])) for s in states]
     return dict(steps=list(steps), undo=[mean(rs) for rs in zip(*again)],
-                factors=list(factors), shorter=[each(lambda s: cautious(syn, s, f)) for f in factors],
-                norms=list(norms), clipped=[each(lambda s: cautious(syn, s, max_norm=n*norm[id(s)])) for n in norms],
+                factors=list(factors), shorter=[each(lambda s: cautious(syn, s, f)) for f in ticked(factors)],
+                norms=list(norms), clipped=[each(lambda s: cautious(syn, s, max_norm=n*norm[id(s)])) for n in ticked(norms)],
                 gradient=sum(a/u for a,u in zip(asked, usual))/len(states),
                 loss=sum(separation(surprise(s, sx, sy), surprise(s, x, y)) for s in states)/len(states), distance=separation(distance(sx, sy, data), distance(x, y, data)), networks=len(states))
 

@@ -19,7 +19,7 @@ from safetensors.torch import save as st_save
 from torch import Tensor
 
 from . import __version__
-from .data import Data,Normalise,Vectors,norm_from_state
+from .data import Data,Normalise,Vectors,_ticking,norm_from_state
 
 # %% ../nbs/02_synthetic.ipynb #48b85222
 def inv_softplus(
@@ -240,7 +240,7 @@ def _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)
     idx,need = _deal(data, labels, seed)
     raw = data.raw_train
     def take(i): return data.norm(raw[i.to(raw.device)])
-    x = torch.stack([choose(i, need, take) for i in idx], 1).reshape(*labels.shape, *data.shape)   # row by row, one example of each class
+    x = torch.stack([choose(i, need, take) for i in _ticking(idx, 'choose', 'class')], 1).reshape(*labels.shape, *data.shape)   # row by row, one example of each class
     return cls(x, labels.to(x.device), data.n_classes, epochs, lr, inner, norm=data.norm, meta=dict(data=data.describe()), **kwargs)
 
 @patch(cls_method=True)

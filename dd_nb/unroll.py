@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call,vmap
 
 from .batchnorm import explicit_norm,norm_layers,norm_stats,plain_norm,set_mode
+from .data import _ticking
 from .synthetic import Inner,Synthetic,_check_count
 
 # %% ../nbs/06_unroll.ipynb #b089e8a9
@@ -306,13 +307,14 @@ def trained(
     create_graph:bool=False,   # keep the graph of the whole training
     steps:int|None=None,       # stop after so many steps; by default all T
     augment=None,              # differentiable function of the batch, applied before the network
+    progress:bool=False,       # show a bar if it takes over two seconds
 ) -> State:                    # theta_T
     "Train on S by S's own schedule: T steps of its inner optimiser."
     steps = syn.n_steps if steps is None else steps
     if not 0 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     plan = _plan(syn, state, augment)
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
-    for t in range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
+    for t in _ticking(range(steps), 'train', show=progress) if progress else range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
     return _ready(syn, plan.state(z, steps))
 
 @patch
@@ -324,7 +326,7 @@ def train(self:Synthetic,
     p = next(iter(state.params.values()))
     syn = self.copy().to(p.device, p.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    return trained(syn, state).module()
+    return trained(syn, state, progress=True).module()
 
 # %% ../nbs/06_unroll.ipynb #eccc9fd7
 def _back(plan, z, n, x, y, lr, lam, want, zeros=False):

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 
-from .data import Data
+from .data import Data,_ticking
 from .distill import History,StopDistill,distill
 from .evaluate import check_fits,stored_source
 from .inits import judges
@@ -114,7 +114,7 @@ def class_accuracies(
     check_fits(syn, data)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    return [_per_class(trained(syn, state, steps=t), data) for t in range(syn.n_steps + 1)]
+    return [_per_class(trained(syn, state, steps=t), data) for t in _ticking(range(syn.n_steps + 1), 'train')]
 
 def draw_training(
     syn:Synthetic,     # a set

@@ -833,5 +833,5 @@ def test_import_is_light():
 
 def test_public_names():
     assert set(D.__all__) == {'ZCA_REG', 'DATASETS', 'Normalise', 'Data', 'load_data', 'data_from_tensors', 'data_from_dataset', 'data_from_folder', 'split_validation',
-                              'progress_bar', 'AUGMENTATIONS', 'Siamese', 'standard_augment', 'READERS', 'Vectors', 'norm_from_state'}
+                              'progress_bar', 'no_progress', 'AUGMENTATIONS', 'Siamese', 'standard_augment', 'READERS', 'Vectors', 'norm_from_state'}
     assert isinstance(load_data('digits', size=8), Data)

@@ -223,7 +223,8 @@ def test_an_inner_training_that_diverges_is_named_and_the_last_good_set_is_kept(
     assert torch.equal(syn.images, images) and torch.isfinite(syn.images).all()
 
 
-def test_progress_shows_what_was_skipped(blobs, capsys):
+def test_progress_shows_what_was_skipped(blobs, capsys, monkeypatch):
+    monkeypatch.delenv('CI', raising=False)   # where no bar is shown
     syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
     distill(syn, FixedInit(mlp()), blobs, objective=Sometimes({3, 4}), iters=20, every=5, batch_size=32)
     assert '2 skipped' in capsys.readouterr().err
