@@ -1,8 +1,6 @@
 "Explorers in a real browser: Voila serves the notebook's widget, Chromium moves a slider, and the picture changes."
 import base64
 import importlib.util
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,8 +9,9 @@ import urllib.request
 
 import pytest
 
-CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = [pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine'),
+from browser import launched, needs_chromium, shot
+
+pytestmark = [needs_chromium,
               pytest.mark.skipif(not all(map(importlib.util.find_spec, ('voila', 'playwright'))), reason="voila and playwright are not installed (pip install 'dd_nb[dev]')")]
 
 
@@ -41,7 +40,7 @@ def page(tmp_path):
             else: break
         play = sync_playwright().start()
         stack.append(play.stop)
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        browser = launched(play)
         stack.append(browser.close)
         page, errors = browser.new_page(viewport=dict(width=1100, height=700)), []
         page.on('pageerror', lambda e: errors.append(str(e)))   # not the console: Voila asks the network for extensions and fonts, which need not be reachable
@@ -72,9 +71,6 @@ def slide(page, label, key='ArrowRight'):
     slider = page.get_by_text(label, exact=True).locator('xpath=..').locator('[role=slider], .noUi-handle').first
     slider.focus()
     slider.press(key)
-
-def shot(page, name):
-    if shots := os.environ.get('DD_NB_SCREENSHOTS'): page.screenshot(path=os.path.join(shots, f'{name}.png'))
 
 IMAGE = 'img.widget-image, .widget-image img, img'
 SET = """

@@ -1,18 +1,16 @@
 "Every notebook top to bottom under JupyterLab, in a real browser: opened, run by the menu, saved; every cell has run and none has failed."
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
-import pytest
+from browser import launched, needs_chromium, shot
 
 root = Path(__file__).resolve().parent.parent.parent
-CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine')
+pytestmark = needs_chromium
 NOTEBOOKS = sorted(p.name for p in (root/'nbs').glob('*.ipynb'))
 
 
@@ -45,7 +43,7 @@ def test_every_notebook_in_jupyterlab(tree, new_env, tmp_path):
         server = subprocess.Popen([str(a) for a in args], stdout=out, stderr=out, env=environ, cwd=tree)
         try:
             opened(port, server, log)
-            browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+            browser = launched(p)
             for name in NOTEBOOKS:
                 path, page, broken = tree/'nbs'/name, browser.new_page(viewport=dict(width=1200, height=900)), []
                 nb = json.loads(path.read_text(encoding='utf-8'))
@@ -69,7 +67,7 @@ def test_every_notebook_in_jupyterlab(tree, new_env, tmp_path):
                 bad = [o.get('evalue', '') for c in cells for o in c['outputs'] if o['output_type'] == 'error']
                 idle = [''.join(c['source'])[:60] for c in cells if not c['execution_count']]
                 if bad or idle or broken: failed.append((name, bad, idle[:2], broken))
-                if shots := os.environ.get('DD_NB_SCREENSHOTS'): page.screenshot(path=os.path.join(shots, f'lab-{name[:-6]}.png'))
+                shot(page, f'lab-{name[:-6]}')
                 page.close()
                 for k in json.load(asked(port, 'kernels')): asked(port, f'kernels/{k["id"]}', 'DELETE')   # its memory is the next one's
         finally:

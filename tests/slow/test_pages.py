@@ -1,15 +1,14 @@
 "Every page of the static site in a real browser, light and dark: nothing in the console, nothing fetched from elsewhere, no text wider than the window."
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from browser import launched, needs_chromium, shot
+
 root = Path(__file__).resolve().parent.parent.parent
-CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine')
+pytestmark = needs_chromium
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
@@ -19,7 +18,7 @@ def test_pages(tmp_path, scheme):
     pages, wrong = sorted(tmp_path.glob('*.html')), []
     assert len(pages) > 20
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        browser = launched(p)
         page = browser.new_context(color_scheme=scheme, viewport=dict(width=1200, height=900)).new_page()
         page.on('console', lambda m: wrong.append((page.url, m.type, m.text)))
         page.on('pageerror', lambda e: wrong.append((page.url, str(e))))
@@ -31,6 +30,6 @@ def test_pages(tmp_path, scheme):
             assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), f'{path.name}: a picture is missing'
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, back.strip('rgba()').split(',')[:3])) < 200) == (scheme == 'dark')
-        if shots := os.environ.get('DD_NB_SCREENSHOTS'):
-            page.goto((tmp_path/'06_unroll.html').as_uri()); page.screenshot(path=os.path.join(shots, f'site-{scheme}.png'))
+        page.goto((tmp_path/'06_unroll.html').as_uri())
+        shot(page, f'site-{scheme}')
     assert not wrong, wrong
