@@ -27,6 +27,14 @@ def opened(port, server, log):
     raise AssertionError(log.read_text())
 
 
+def saved(path):
+    "A notebook as it is on disk; JupyterLab empties the file before it writes."
+    for _ in range(50):
+        try: return json.loads(path.read_text(encoding='utf-8'))
+        except ValueError: time.sleep(.1)
+    raise AssertionError(f'{path} is no JSON for five seconds')
+
+
 def test_every_notebook_in_jupyterlab(tree, new_env, tmp_path):
     from playwright.sync_api import sync_playwright
     env = new_env().reuse_packages()
@@ -62,7 +70,7 @@ def test_every_notebook_in_jupyterlab(tree, new_env, tmp_path):
                 while time.monotonic() < deadline:   # what is saved says how far it is
                     time.sleep(2)
                     page.keyboard.press('Control+s')
-                    cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+                    cells = [c for c in saved(path)['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
                     if all(c['execution_count'] for c in cells) or any(o['output_type'] == 'error' for c in cells for o in c['outputs']): break
                 bad = [o.get('evalue', '') for c in cells for o in c['outputs'] if o['output_type'] == 'error']
                 idle = [''.join(c['source'])[:60] for c in cells if not c['execution_count']]
