@@ -325,6 +325,6 @@ def test_table_from_the_command_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr('dd_nb.cli.families', lambda *a, **kw: asked.append((a, kw)) or table)
     dd_reproduce('families', out=str(tmp_path), quiet=True)
     assert json.loads((tmp_path/'families.json').read_text()) == table and (tmp_path/'families.png').exists() and 'not run here: cifar10 1 a class' in capsys.readouterr().out
-    assert asked[0][0][3] == tmp_path/'families'
+    assert asked[0][1]['folder'] == tmp_path/'families'
     with pytest.raises(SystemExit) as e: dd_reproduce('families', out=str(tmp_path), iters=3)
     assert e.value.code == 2 and 'iters must be left out' in capsys.readouterr().err
