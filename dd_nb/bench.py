@@ -1345,7 +1345,8 @@ def plot_families(out:dict):
     for ax,t in zip(axs[3:5], out['tables'][:2]):
         for k,r in t['rows'].items():
             if 'curve' in r: ax.plot([max(s, 1) for s in r['curve']['seconds']], [None if a is None else 100*a for a in r['curve']['accuracy']], color=marks[k][0], marker=marks[k][1], ms=4, label=k)
-        ax.set(xscale='log', xlabel='seconds of distilling (one thread)', ylabel='validation accuracy, %', title=f"{t['data']}, {t['ipc']} a class, by its own judge"); ax.grid(alpha=.3); ax.legend(fontsize=7, loc='lower right')
+        ax.set(xscale='log', xlabel='seconds of distilling (one thread)', ylabel='validation accuracy, %', title=f"{t['data']}, {t['ipc']} a class, by its own judge"); ax.grid(alpha=.3)
+    if out['tables']: axs[2 + min(2, len(out['tables']))].legend(fontsize=7, loc='lower right')   # in the last of the two
     ax = axs[5]
     for k,c in out['cost'].items():
         ax.plot(c['whole'], c['bytes']/1e6, color=marks[k][0], marker=marks[k][1]); ax.annotate(k, (c['whole'], c['bytes']/1e6), xytext=(5, 4), textcoords='offset points', fontsize=8)
