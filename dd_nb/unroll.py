@@ -314,7 +314,7 @@ def trained(
     if not 0 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     plan = _plan(syn, state, augment)
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
-    for t in _ticking(range(steps), 'train', show=progress) if progress else range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
+    for t in _ticking(range(steps), 'train') if progress else range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
     return _ready(syn, plan.state(z, steps))
 
 @patch
