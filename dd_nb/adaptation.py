@@ -54,13 +54,15 @@ def torchvision_net(
     weights=None,          # torchvision's name of pre-trained weights, such as 'DEFAULT' or 'IMAGENET1K_V1'; None: random ones
     dropout:bool=False,    # keep dropout in training; the original leaves it out
 ) -> nn.Module:
-    "A network of torchvision whose last linear layer is new, with weight 0 and bias 1 (Wang et al. 2018, section 4.3). Raises ValueError for a name or weights that torchvision has not."
+    "A network of torchvision whose last linear layer is new, with weight 0 and bias 1 (Wang et al. 2018). Raises ValueError for a name or weights that torchvision has not, and for a network without a linear layer."
     from torchvision.models import get_model,list_models
     _check_count('n_classes', n_classes, 2)
     if name not in list_models(): raise ValueError(f'name must be a model of torchvision, such as alexnet, vgg11 or resnet18, got {name!r}')
     try: net = get_model(name, weights=weights)
     except (KeyError, ValueError) as e: raise ValueError(f'weights must be None or a name that torchvision knows for {name}, got {weights!r}') from e
-    last,module = [(k, m) for k,m in net.named_modules() if isinstance(m, nn.Linear)][-1]
+    linear = [(k, m) for k,m in net.named_modules() if isinstance(m, nn.Linear)]
+    if not linear: raise ValueError(f'name must be a model that ends in a linear layer, such as alexnet, vgg11 or resnet18, got {name!r}')
+    last,module = linear[-1]
     new = nn.Linear(module.in_features, n_classes)
     nn.init.zeros_(new.weight); nn.init.ones_(new.bias)
     parent,_,leaf = last.rpartition('.')

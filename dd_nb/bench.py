@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BENCHES', 'CONTENDERS', 'BN_KINDS', 'BN_ROWS', 'NORM_ROWS', 'BN_MIXED', 'BN_NETS', 'CORESET_KINDS', 'CORESET_COLUMNS',
-           'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'COST_TASK', 'COST_ROWS', 'FAMILY_TABLES', 'FAMILY_NETS',
+           'JUDGED', 'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'COST_TASK', 'COST_ROWS', 'FAMILY_TABLES', 'FAMILY_NETS',
            'FAMILY_SEEDS', 'FAMILY_ARCHS', 'FAMILIES_NOT_RUN', 'machine', 'faster_threads', 'time_to_accuracy',
            'print_time_to_accuracy', 'Problem', 'stepwise', 'whole_graph', 'peak_memory', 'hypergrad',
            'print_hypergrad', 'plot_hypergrad', 'ranks', 'print_ranks', 'pool', 'print_pool', 'batchnorm',
@@ -1028,20 +1028,23 @@ def print_coresets(out:dict):
 BENCHES['coresets'] = coresets,print_coresets
 
 # %% ../nbs/20_bench.ipynb #2cec72fa
+JUDGED = 'mnist-bn-100','mnist-fixed-10','mnist-fixed-100','mnist-random-100-gd','mnist-random-100'   # of the zoo
+
 def judge(
     seed:int=0,              # of everything
     root=None,               # folder of data sets
     progress:bool=True,      # show a progress bar
     folder='out/judge',      # where finished cells are kept
-    names=None,              # entries of the zoo; by default all whose data set is here
+    names=JUDGED,            # entries of the zoo: of images, as many of each class, for networks from scratch
     sets:int=5,              # sets of random images
     nets:int=2,              # networks a set of these; as many in all for each row
     protocols=('tuned', 'augmented'), # for all rows; the zoo's sets are judged by their own schedule, too
     full:int=10,             # epochs of the network that is trained on the full training set
 ) -> dict:                   # JSON-able
-    "Every set of the zoo beside random real images, class means and k-means centres of equal budget, by the same protocols; DD-Ranking's scores."
+    "Sets of the zoo beside random real images, class means and k-means centres of equal budget, by the same protocols; DD-Ranking's scores."
     rows,zoo = {},list_zoo()
-    names = [n for n in (names or zoo) if n in zoo]
+    for n in names:
+        if n not in zoo: raise ValueError(f'names must be entries of the zoo, got {n!r}')
     with _Cells(folder, progress, len(names)*(2 + len(protocols)*4), 'judge') as cell:
         for name in names:
             made = [load_zoo(name, i) for i in zoo[name]]

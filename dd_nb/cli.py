@@ -18,7 +18,7 @@ from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
-from .data import Vectors,load_data,no_progress
+from .data import DATASETS,READERS,Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
@@ -101,7 +101,7 @@ def _begin(folder, resume, anew):
 
 @call_parse
 def dd_distill(
-    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
+    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
@@ -153,9 +153,9 @@ def dd_distill(
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         make(0)   # a network that does not fit is found here, before any work
         if init == 'pretrained':
-            first = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
-            if first.shape != d.shape or first.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(first.shape)} and {first.n_classes} for {pooldata!r}')
-            source = pretrain(make, first, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
+            known = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
+            if known.shape != d.shape or known.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(known.shape)} and {known.n_classes} for {pooldata!r}')
+            source = pretrain(make, known, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
@@ -188,7 +188,7 @@ def dd_evaluate(
     nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
     compare:store_true=False, # also judge as many random real images, class means and k-means centres (not for the protocol own)
     epochs:int=0,             # other number of epochs than the protocol's
-    data:str='',              # data set to judge on; by default the one the set was made for
+    data:str='',              # data set to judge on; by default the one the set was made for, of which a set keeps the name: give the path of an image folder that is elsewhere
     labels:str='',            # file of the labels, where FILE holds images alone
     scale:str='auto',         # of float images in files of others: normalised, pixels, or auto: pixels if they never leave [0, 1]
     root:str='',              # folder of data sets
@@ -215,6 +215,8 @@ def dd_evaluate(
         if epochs: p = replace(p, epochs=epochs)
         name = data or (syn.meta.get('data', {}).get('name') if ours else None)
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
+        if not data and name.lower() not in {*DATASETS, *READERS} and not Path(name).exists():
+            raise ValueError(f'data must be the path of the image folder or file that {file} was made for: it is not here as {name!r}')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
         norm = syn.norm if ours and not zca and syn.norm is not None and name == syn.meta.get('data', {}).get('name') else None   # the scale that the set knows
         d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca, device=device, norm=norm)
@@ -226,6 +228,7 @@ def dd_evaluate(
             source = PretrainedPool(pool)
             sources = {(source.spec or {}).get('name', 'pool'): source}
         if not sources:
+            if kw and p is None: raise ValueError(f'netargs must be given with archs, or with another protocol than own, got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
             sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
         rows = {Path(file).name: sets}
@@ -337,7 +340,7 @@ def dd_bench(
     json:str='',              # also write the result to this JSON file
     quiet:store_true=False,   # no progress bar
 ):
-    "Run a benchmark: ours and its baseline in one run, compared as a ratio."
+    "Run a benchmark: what is measured and its baselines in one run."
     with clear_errors(quiet):
         if not name:
             for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__}')

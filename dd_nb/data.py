@@ -928,7 +928,7 @@ def _tiny(root, size, download):
 
 # %% ../nbs/00_data.ipynb #a73b85e0
 def load_data(
-    name:str|Path='digits',           # 'digits' 'mnist' 'fashion_mnist' 'usps' 'svhn' 'cifar10' 'cifar100' 'tiny_imagenet', or the path of an image folder; with `dd_nb.text` also 'trec' 'sst2' 'sst5' 'imdb', or a .tsv file
+    name:str|Path='digits',           # 'digits' 'mnist' 'fashion_mnist' 'usps' 'svhn' 'cifar10' 'cifar100' 'tiny_imagenet', or the path of an image folder; with `dd_nb.text` also 'trec' 'sst2' 'sst5' 'imdb', or a .tsv file, with `dd_nb.adaptation` 'usps28'
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     size=None,                        # side, or (height, width), to resize images to; None: as stored (`digits`: 28)
     zca:bool|float=False,             # whiten; a number is the ridge (True: 0.1)

@@ -23,7 +23,7 @@ from .unroll import State,_side_by_side,functional,loss_fn,train_step
 
 # %% ../nbs/05_random_init.ipynb #93c2ca8a
 class FixedInit:
-    "A source that always gives the same initial weights: the known initialisation of Wang et al. (2018), section 3.2."
+    "A source that always gives the same initial weights: the known initialisation of Wang et al. (2018)."
     fixed = True
     def __init__(self,
         net:nn.Module,  # its present weights are copied; it is not changed later
@@ -90,7 +90,7 @@ def stored_init(
 
 # %% ../nbs/05_random_init.ipynb #1372346b
 class RandomInit:
-    "A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018), section 3.3."
+    "A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018)."
     fixed = False
     def __init__(self,
         make_net,            # function without arguments that returns a freshly initialised network
@@ -300,7 +300,7 @@ def pretrain(
 
 # %% ../nbs/05_random_init.ipynb #3127c30c
 class PretrainedPool:
-    "Networks that were trained beforehand: the random pre-trained weights of Wang et al. (2018), section 3.4; `pool[i]` is one of them as a `FixedInit`, their fixed pre-trained weights."
+    "Networks that were trained beforehand: the random pre-trained weights of Wang et al. (2018); `pool[i]` is one of them as a `FixedInit`, their fixed pre-trained weights."
     fixed = False
     def __init__(self,
         folder:str|Path,          # of `pretrain`

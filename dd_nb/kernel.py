@@ -29,7 +29,7 @@ def ridge(
         L,bad = torch.linalg.cholesky_ex(K_ss + reg*unit)
         if not bad: return K_ts @ torch.cholesky_solve(y, L)
         if reg >= 1e-3: raise FloatingPointError(f'the kernel of the {len(K_ss)} examples has no Cholesky factor, even with a ridge of {reg:g} of its diagonal: are they finite?')
-        reg = max(10*reg, 1e-9)
+        reg = min(max(10*reg, 1e-9), 1e-3)
 
 # %% ../nbs/12_kernel.ipynb #d4b847b8
 def fc_kernel(
@@ -69,7 +69,7 @@ def centred(
 
 def squared_error(
     p:Tensor,        # (n, classes) predictions
-    y:Tensor,        # (n,) long classes
+    y:Tensor,        # (n,) long classes, or (n, classes) float
     n_classes:int,   # number of classes
 ) -> Tensor:         # scalar
     "Half the mean over the examples of what predictions are off their centred targets, squared."

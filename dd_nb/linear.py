@@ -224,7 +224,7 @@ def draw_linear(
     noise:float=.5,           # standard deviation of the noise of the targets
     condition:float=10.,      # largest over smallest singular value of the data
     steps:int=1,              # of gradient descent
-    points:str='optimal',     # 'optimal': the top eigenvectors; 'real': rows of the data, with the largest step size that is stable for all of them
+    points:str='optimal',     # 'optimal': the top eigenvectors; 'real': rows of the data, with the step size that is exact along their longest direction, half of the largest stable one
     seed:int=0,               # of data and starts
 ):                            # matplotlib figure
     "The cloud of starts, where M points take it, the minimum, and the mean excess after each step: the picture of `explore_linear`."

@@ -37,7 +37,7 @@ def rates(
     source:int,    # class K
     target:int,    # class T
 ) -> Rates:
-    "Accuracy, the rate from K to T, and accuracy on the other classes (Wang et al. 2018, section 4.4). Raises ValueError for a class that the test set has not."
+    "Accuracy, the rate from K to T, and accuracy on the other classes (Wang et al. 2018). Raises ValueError for a class that the test set has not."
     for k,v in dict(source=source, target=target).items():
         if not 0 <= v < data.n_classes: raise ValueError(f'{k} must be a class of {data.name}, 0..{data.n_classes-1}, got {v!r}')
     if not (data.y_test == source).any(): raise ValueError(f'source must be a class with test examples, got {source}, of which {data.name} has none')
@@ -49,7 +49,7 @@ def rates(
     return Rates(right/total, moved/n, other/(total - n))
 
 class Poison(Unroll):
-    "The objective L_{K->T} of Wang et al. (2018), section 4.4: the loss of a network trained on S on real examples, of which those of class K are labelled T."
+    "The objective L_{K->T} of Wang et al. (2018): the loss of a network trained on S on real examples, of which those of class K are labelled T."
     asks = 'mean of the rate from K to T and the accuracy on the other classes'   # by what S is chosen and scored
     def __init__(self,
         source:int,        # class K, which is to be mistaken

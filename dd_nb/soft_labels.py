@@ -58,7 +58,7 @@ def plot_labels(
     syn:Synthetic,   # with soft labels
     max_rows:int=20, # images drawn at most
 ):                   # a matplotlib figure
-    "Each image with its label as a bar for every class."
+    "Each image, where the examples are images, beside its label: a coloured cell for every class."
     import matplotlib.pyplot as plt
     if syn.raw_labels.dim() != 3: raise ValueError('labels must be soft to be drawn, got hard ones')
     y,x = syn.labels.detach().flatten(0, 1).float().cpu()[:max_rows],syn.display_images().flatten(0, 1)[:max_rows]

@@ -130,7 +130,7 @@ def data_from_texts(
     embedding='ppmi',  # 'ppmi', 'random', the path of a GloVe file, or `Vectors`
     dim:int=100,       # numbers a word, for the first two
     length:int=20,     # words a sentence: longer ones are cut, shorter ones filled up
-    min_count:int=2,   # words that occur less often are left out
+    min_count:int=2,   # words that occur less often are left out, for the first two
     name:str='texts',  # short name
     classes=None,      # names of the classes
     device=None,       # where the set lives
@@ -196,7 +196,7 @@ class _Blind(nn.Module):
         return h.masked_fill(~m, torch.finfo(h.dtype).min).amax(1).masked_fill(~m.any(1), 0)
 
 class _Windows(nn.Module):
-    "Convolutions along the sentence; a word of padding on either side of a window."
+    "Convolutions along the sentence, which is padded on either side by half a window and so keeps its length."
     def __init__(self, d, width, sizes, act): super().__init__(); self.convs,self.act = nn.ModuleList(nn.Conv1d(d, width, k, padding=k//2) for k in sizes),ACTS[act]()
     def forward(self, x, mask): return self.act(torch.cat([c(x.mT) for c in self.convs], 1)).mT
 

@@ -39,7 +39,7 @@ def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed
     return {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
 
 def record_experts(
-    make_net,              # function of a seed that returns a freshly initialised network without BatchNorm
+    make_net,              # function without arguments that returns a freshly initialised network without BatchNorm
     data:Data,             # trained on its training split
     folder:str|Path,       # a file for each expert; those that are there are not made again
     n:int=10,              # experts
@@ -113,7 +113,7 @@ def parameter_distance(
     return sum((a.params[k] - b.params[k]).square().sum() for k in b.params)
 
 class TrajectoryMatch:
-    "The objective of Cazenavette et al. (2022): the distance of a student, trained by the whole schedule of S, from where an expert was, over the distance that the expert went."
+    "The objective of Cazenavette et al. (2022): the squared distance of a student, trained by the whole schedule of S, from where an expert was, over that which the expert went."
     def __init__(self,
         experts:Experts,        # recorded trainings
         span:int=2,             # M: records between start and target

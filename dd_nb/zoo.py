@@ -149,9 +149,9 @@ _BY_STEPS = dict(start='real', aging=dict(size=1, max_age=50, steps=10, lr=.01, 
 
 # of each method of the review: what of its recipe is its own, and what is other for ten images a class or more; minibatch: images a class and inner step
 _FAMILIES = dict(
-    dd=(dict(about='unrolling forty steps of momentum, differentiated through twenty of them at a random place', objective='Unroll', start='means', syn=dict(steps=1, epochs=40, lr=.02, inner='momentum'),
+    dd=(dict(about='unrolling forty steps of momentum, differentiated through a stretch of them at a random place', objective='Unroll', start='means', syn=dict(steps=1, epochs=40, lr=.02, inner='momentum'),
              unroll=dict(strategy='recompute', window=20), distill=dict(iters=900, batch_size=256, lr=.03, lr_lrs=.01, every=300)), dict(start='real', minibatch=5, syn=dict(epochs=20), unroll=dict(window=10), distill=dict(iters=600, every=200))),
-    kip=(dict(about='the tangent kernel of an infinitely wide fully connected network', objective='KernelRidge', start='means', labels=dict(start='hard'), distill=dict(iters=4000, batch_size=1024, lr=.05, lr_labels=.005, every=400)),
+    kip=(dict(about='ridge regression with the tangent kernel of an infinitely wide fully connected network', whom='that regression', objective='KernelRidge', start='means', labels=dict(start='hard'), distill=dict(iters=4000, batch_size=1024, lr=.05, lr_labels=.005, every=400)),
          dict(start='real', distill=dict(iters=8000))),
     frepo=(dict(about='ridge regression on the features of networks that train on S', objective='FeatureRidge', start='means', labels=dict(start='smoothed', form='softmax'), aging=dict(size=10, max_age=100, steps=1, lr=.001, inner='adam'),
                 distill=dict(iters=1200, lr=.01, every=400)), dict(start='real', distill=dict(iters=1000, every=250))),
@@ -182,7 +182,7 @@ def family_recipe(
     f['syn']['ipc'] = ipc//f['syn']['steps']
     f['distill'] = dict(dict(batch_size=512, average=.98, every=250, n_eval=3), **f['distill'])
     said = _PUBLISHED.get((method, data, ipc))
-    return Recipe(f'{name}-{method}-{ipc}', f"{ipc} image{'s'*(ipc > 1)} a class of {name} by {f.pop('about')}, for any ConvNet of width {width}", data, dict(name='ConvNet', width=width), fixed=False,
+    return Recipe(f'{name}-{method}-{ipc}', f"{ipc} image{'s'*(ipc > 1)} a class of {name} by {f.pop('about')}, for {f.pop('whom', f'any ConvNet of width {width}')}", data, dict(name='ConvNet', width=width), fixed=False,
                   paper=f'{said} % ({_SAYS[method]})' if said else '', n_nets=5, **f)
 
 RECIPES = {r.name: r for r in [

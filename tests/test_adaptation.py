@@ -52,6 +52,7 @@ def test_a_new_last_layer_favours_no_class():
     with pytest.raises(ValueError, match="name must be a model of torchvision"): torchvision_net('alexnett', 7)
     with pytest.raises(ValueError, match="weights must be None or a name that torchvision knows for alexnet, got 'NONE_SUCH'"): torchvision_net('alexnet', 7, weights='NONE_SUCH')
     with pytest.raises(ValueError, match='n_classes must be at least 2'): torchvision_net('alexnet', 1)
+    with pytest.raises(ValueError, match="ends in a linear layer.*got 'squeezenet1_0'"): torchvision_net('squeezenet1_0', 7)
 
 
 def voc(root, n=22):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dd_nb.bench import (architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
+from dd_nb.bench import (JUDGED, architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
                          print_side_by_side, side_by_side)
 from dd_nb.data import load_data
 from dd_nb.evaluate import Protocol
@@ -13,7 +13,7 @@ from dd_nb.inits import RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
-from dd_nb.zoo import RECIPES, Recipe
+from dd_nb.zoo import RECIPES, Recipe, list_zoo
 
 NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
 
@@ -63,6 +63,8 @@ def test_judge(tmp_path, mnist_like, capsys):
     assert a['scores']['own schedule']['distilled']['sets'] == 3 and a['fixed'] and not b['fixed']
     r, t = b['ranking'], b['scores']['tuned']
     assert r['ior'] == t['distilled']['mean'] - t['random real']['mean'] and 0 < r['lrs'] < 1 and 0 < r['ars'] < 1
+    assert set(JUDGED) <= set(list_zoo())
+    with pytest.raises(ValueError, match="names must be entries of the zoo, got 'nobody'"): judge(progress=False, folder=tmp_path, names=['nobody'])
     print_judge(json.loads(json.dumps(out)))
     assert 'mnist-random-100: 100 images, LeNet' in capsys.readouterr().out
 

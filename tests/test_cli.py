@@ -61,6 +61,8 @@ def test_evaluate_reproduces_the_score(ten, tmp_path):
     score = json.loads((tmp_path/'a.json').read_text())['scores'][path.name]['LeNet']
     assert score['mean'] == Synthetic.load(path).meta['test']['mean'] and len(score['all']) == 1
     assert re.search(r'Score\([\d.]+%', r.stdout).group() in said
+    r = sh('dd_evaluate', path, '--netargs', '{"act": "relu"}')   # the weights come with the set
+    assert r.returncode == 2 and 'netargs must be given with archs' in r.stderr
     r = sh('dd_evaluate', path, '--archs', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
     assert r.returncode == 0 and len(json.loads((tmp_path/'b.json').read_text())['scores'][path.name]['MLP']['all']) == 2
 
@@ -105,6 +107,25 @@ def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path):
     assert r.returncode == 0, r.stderr
     syn = Synthetic.load(out)
     assert syn.meta['source']['net']['name'] == 'ConvNet' and syn.meta['data']['classes'] == ['class0', 'class1']
+    r = sh('dd_evaluate', out, '--nets', 1, '--quiet', cwd=tmp_path/'new')   # the set knows the folder's name, not its place
+    assert r.returncode == 2 and "data must be the path" in r.stderr and "'set'" in r.stderr and len(r.stderr.splitlines()) == 1
+    for where, args in ((tmp_path/'new', ('--data', tmp_path/'set')), (tmp_path, ())):
+        r = sh('dd_evaluate', out, '--nets', 1, '--quiet', *args, cwd=where)
+        assert r.returncode == 0 and 'Score(' in r.stdout, r.stderr
+
+
+def test_readmes_line_distils_grey_images_too(tmp_path):
+    import shlex
+    from torchvision.transforms.functional import to_pil_image
+    readme = (Path(__file__).resolve().parent.parent/'README.md').read_text(encoding='utf-8')
+    _, *args = shlex.split(re.search('^dd_distill my_images.*', readme, re.M)[0])
+    args[args.index('--iters') + 1] = 1
+    for c in range(2):
+        (tmp_path/'my_images'/f'class{c}').mkdir(parents=True)
+        for i in range(8): to_pil_image(torch.rand(1, 40, 36)).save(tmp_path/'my_images'/f'class{c}'/f'{i}.png')
+    r = sh('dd_distill', *args, '--batch', 8, '--nets', 1, '--quiet', cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    assert Synthetic.load(tmp_path/'my_set.safetensors').meta['source']['net'] | dict(seed=None) == dict(name='ConvNet', shape=[1, 32, 32], n_classes=2, width=32, depth=3, norm='instance', act='relu', pool='avg', init='default', gain=1., seed=None)
 
 
 @pytest.mark.parametrize('cmd', ['dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench'])
@@ -231,6 +252,9 @@ def test_under_torchrun_one_process_writes(tmp_path):
     assert sh('dd_distill', *args, '--out', out[1]).returncode == 0
     two, one = (Synthetic.load(p).images for p in out)
     assert ((two - one).norm()/one.norm()).item() < 1e-3   # single precision
+    pools = '--init', 'pretrained', '--poolsize', 4, '--poolepochs', 1, '--pool', tmp_path/'pool'
+    r = subprocess.run([*start, *map(str, args + pools), '--out', tmp_path/'three.safetensors'], capture_output=True, text=True, env=env)
+    assert r.returncode == 0 and r.stdout.count('saved ') == 1, r.stderr
     r = subprocess.run([*start, *map(str, args), '--out', tmp_path/'x'/'y.safetensors', '--net', 'Nothing'], capture_output=True, text=True, env=env)
     assert r.returncode != 0 and 'error: ' in r.stderr
 

@@ -95,6 +95,10 @@ def test_ridge_equals_the_inverse_and_survives_doubles():
     assert p.isfinite().all()
     with pytest.raises(FloatingPointError, match='no Cholesky factor'): ridge(torch.full((3, 3), math.nan), torch.ones(1, 3), torch.ones(3, 2))
 
+def test_ridge_is_raised_to_a_thousandth_and_no_further():
+    for reg in (1e-6, 5e-6, 0.):   # 5e-3 would have been enough
+        with pytest.raises(FloatingPointError, match='even with a ridge of 0.001'): ridge(torch.diag(torch.tensor([1., 1., -.003])), torch.ones(1, 3), torch.ones(3, 2), reg)
+
 def test_ridge_starting_from_zero_ends(): assert ridge(torch.zeros(2, 2) + torch.eye(2), torch.ones(1, 2), torch.ones(2, 1), 0.).isfinite().all()
 
 def test_kernel_ridge_gradient(data, batch):
