@@ -538,7 +538,7 @@ def show(self:Data,
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
         if x.dtype != torch.uint8: x = (x.float().clamp(0, 1)*255).round().to(torch.uint8)
-        for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0)
+        for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     ax.set_xticks([]); ax.set_yticks([c*(h+gap) + h/2 for c in range(k)], self.classes[:k])

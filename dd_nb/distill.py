@@ -7,7 +7,7 @@ __all__ = ['SCHEDULES', 'LR_RANGE', 'History', 'cosine_decay', 'constant', 'step
            'Recorder', 'Progress', 'TimeLimit', 'Watch', 'Loop', 'Checkpoints', 'distill']
 
 # %% ../nbs/03_single_step.ipynb #4b803c6e
-import math,re,secrets,signal,threading,time,warnings
+import copy,math,numbers,re,secrets,signal,threading,time,warnings
 from dataclasses import asdict,dataclass,field,replace
 from pathlib import Path
 
@@ -82,7 +82,12 @@ class GradClip:
         decay:float=.99,       # of the running mean
         patience:int=10,       # non-finite gradients in a row that end the run
         max_norm:float|None=None, # norms above this are cut to it in any case
-    ): self.factor,self.decay,self.patience,self.max_norm,self.mean,self.bad = factor,decay,patience,max_norm,None,0
+    ):
+        for k,v in dict(factor=factor, max_norm=max_norm).items():
+            if v is not None and (isinstance(v, bool) or not isinstance(v, numbers.Real) or not v > 0): raise ValueError(f'clip: {k} must be a positive number or None, got {v!r}')
+        self.factor,self.decay,self.patience,self.max_norm,self.mean,self.bad = factor,decay,patience,max_norm,None,0
+
+    def fresh(self): "A copy that has seen no gradient."; new = copy.copy(self); new.mean,new.bad = None,0; return new
 
     def __call__(self,
         params:list,   # tensors with `.grad`
@@ -118,7 +123,8 @@ class Recorder:
     "Fill `loop.history`, with at most `snapshots` copies of the images."
     def __init__(self, snapshots:int=25): self.n = snapshots
     def before_run(self, loop): self.gap = max(1, math.ceil(loop.n_evals/self.n))
-    def after_step(self, loop): loop.total += loop.loss; loop.count += 1
+    def after_step(self, loop):
+        if math.isfinite(loop.loss): loop.total += loop.loss; loop.count += 1   # a step that was skipped has none
     def after_eval(self, loop):
         h = loop.history
         h.it.append(loop.it); h.seconds.append(loop.seconds); h.accuracy.append(loop.accuracy); h.mean_accuracy.append(loop.mean_accuracy)
@@ -307,6 +313,15 @@ class _Keeper:
         for s,f in self.old.items(): signal.signal(s, f)
 
 # %% ../nbs/03_single_step.ipynb #5a46bd6c
+def _check_parts(syn, source, data, objective, schedule, betas):
+    for k,v,t in (('syn', syn, Synthetic), ('data', data, Data)):
+        if not isinstance(v, t): raise TypeError(f'{k} must be a {t.__name__}, got {type(v).__name__}')
+    for k in ('fixed', 'draw', 'held_out', 'to', 'describe', 'state_dict', 'load_state_dict'):
+        if not hasattr(source, k) or isinstance(source, torch.nn.Module): raise TypeError(f'source must be a FixedInit, a RandomInit or another with fixed, draw, held_out, to, describe, state_dict and load_state_dict, got {type(source).__name__}')
+    if objective is not None and not callable(objective): raise TypeError(f'objective must be a function of (syn, state, batch), got {objective!r}')
+    if not isinstance(schedule, str) and not callable(schedule): raise TypeError(f'schedule must be one of {", ".join(SCHEDULES)} or a function of (it, iters), got {schedule!r}')
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas): raise ValueError(f'betas must be two numbers in [0, 1), got {betas!r}')
+
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
@@ -335,13 +350,16 @@ def distill(
 ) -> History:
     """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if that ends in NaN,
     `RankError` in the others if one of several processes fails, ValueError for a checkpoint of another run, and, with a checkpoint, `Interrupted` after Ctrl-C or SIGTERM."""
-    for k,v in dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval).items(): _check_count(k, v)
-    if average is not None and not 0 < average < 1: raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
+    _check_parts(syn, source, data, objective, schedule, betas)
+    for k,v in dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval, every=1 if every is None else every).items(): _check_count(k, v)
+    if average is not None and (not isinstance(average, numbers.Real) or not 0 < average < 1): raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
     if keep not in ('best', 'last'): raise ValueError(f"keep must be 'best' or 'last', got {keep!r}")
     if n_valid == 0 and keep == 'best': raise ValueError("n_valid must be positive to keep the best iterate, got 0: hold some examples out or use keep='last'")
     if isinstance(schedule, str) and schedule not in SCHEDULES: raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)} or a function, got {schedule!r}')
     for k,v in dict(lr=lr, lr_lrs=lr_lrs, lr_labels=lr if lr_labels is None else lr_labels).items():
-        if not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
+        if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
+    lr,lr_lrs,lr_labels = float(lr),float(lr_lrs),lr_labels if lr_labels is None else float(lr_labels)
+    clip = clip.fresh() if isinstance(clip, GradClip) else GradClip(clip)
     if seed is not None: _seeded(seed)
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
     check_fits(syn, data)
@@ -349,11 +367,12 @@ def distill(
     keeper = _Keeper(checkpoint, ranks)
     saved,path = keeper.load()
     if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
-    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, lr_labels=lr_labels, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
+    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, lr_labels=lr_labels, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule if isinstance(schedule, str) else type(schedule).__qualname__), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
                keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn,
-               objective=re.sub(r' at 0x\w+', '', repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
+               clip=[clip.factor, clip.decay, clip.patience, clip.max_norm], objective=re.sub(r' at 0x\w+', '', objective.settings() if hasattr(objective, 'settings') else repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''): run['start'] = syn.meta['start']   # S as the call left it that was cut off
     schedule,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,every or max(1, iters//50)
+    if checkpoint: run |= dict(rates=[float(schedule(i*iters//8, iters)) for i in range(8)], real=_looks(dict(x=data.batch(256, data.generator(0))[0], y=data.y_train)))
     data = data.to(device, dtype)
     try: real = data if n_valid == 0 else split_validation(data, n_valid, seed)
     except (TypeError, ValueError) as e: raise type(e)(str(e).replace('n must', 'n_valid must', 1)) from e
@@ -362,13 +381,14 @@ def distill(
     if getattr(source, 'seed', 0) is None: source.seed = seed
     run['source'] = source.describe()
     if source.fixed: run['weights'] = _looks(source.stored()['params'])
+    if checkpoint and getattr(source, 'spec', 0) is None: run['network'] = str(source.state.net if source.fixed else source.net(0) if hasattr(source, 'net') else '')   # of somebody's own, as far as it can be told
     syn.norm = data.norm
     params = syn.named_parameters()
     own = dict(images=lr, raw_labels=lr if lr_labels is None else lr_labels)
     opt = torch.optim.Adam([dict(params=[p], lr=own.get(k, lr_lrs)) for k,p in params.items()], betas=betas)
     rates = [g['lr'] for g in opt.param_groups]
     gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
-    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip if isinstance(clip, GradClip) else GradClip(clip), history=History(),
+    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip, history=History(),
                 n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs],
                 params=params, gen=gen, noise=noise, run=run, ranks=ranks, objective=objective, total=0., count=0, best=None, mean={k: p.detach().clone() for k,p in params.items()} if average else None)
 
@@ -377,7 +397,7 @@ def distill(
     def try_out(tensors):
         "Validation accuracy of S with these learned tensors; keeps them if none were better."
         frozen = syn.copy()
-        for k,p in tensors.items(): frozen.set_parameter(k, p.detach())
+        for k,p in tensors.items(): frozen.set_parameter(k, p.detach().clone())
         states = [replace(s, seed=seed) for s in judges(source, n_eval, seed, choose=True)]
         acc = sum(ranks.each(lambda s: judge(frozen, s, real), states))/len(states)
         if loop.best is None or acc >= loop.best[0]: loop.best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
@@ -388,9 +408,10 @@ def distill(
         if n_valid != 0:
             loop.accuracy = try_out(params)
             if average and loop.it: loop.mean_accuracy = try_out(loop.mean)
-        loop.call('after_eval')
-        keeper.save(loop)
-        loop.started += time.perf_counter() - now   # validation is not distilling
+        try: ranks.agree(lambda: loop.call('after_eval'), StopDistill)
+        finally:
+            keeper.save(loop)
+            loop.started += time.perf_counter() - now   # validation is not distilling
 
     if saved: loop.resume(saved, path)
     low,high = (inv_softplus(torch.tensor(v, dtype=torch.float64)).item() for v in LR_RANGE)
@@ -419,7 +440,10 @@ def distill(
             ranks.agree(lambda: loop.call('after_step'), StopDistill)
             if loop.it % every == 0 or loop.it == iters: validate()
             keeper.obey(loop)
-    except StopDistill: validate()
+    except StopDistill:
+        if loop.history.it[-1:] != [loop.it]:   # else it was this validation that asked to stop
+            try: validate()
+            except StopDistill: pass
     except Interrupted:
         keeper.save(loop)
         raise

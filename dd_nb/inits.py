@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import nn
 
 from .data import progress_bar
-from .networks import make_net
+from .networks import _spec_of,make_net
 from .synthetic import MAX_BYTES,Synthetic,_check_count,as_inner,read_tensors,write_tensors
-from .unroll import State,_side_by_side,functional,loss_fn,train_step
+from .unroll import State,_drawing,_side_by_side,functional,loss_fn,train_step
 
 # %% ../nbs/05_random_init.ipynb #93c2ca8a
 class FixedInit:
@@ -28,7 +28,7 @@ class FixedInit:
     def __init__(self,
         net:nn.Module,  # its present weights are copied; it is not changed later
     ):
-        self.state,self.spec = functional(net),getattr(net, 'spec', None)
+        self.state,self.spec = functional(net),_spec_of(net)
 
     def draw(self,
         n:int=1,             # how many
@@ -77,8 +77,9 @@ def stored_init(
     "The fixed initialisation that is stored with a set. Raises ValueError if there is none, or if its architecture is not known here."
     if not init: raise ValueError('source must be given: this set stores no initial weights (it was not made for a fixed initialisation)')
     if net is None:
-        if not init.get('spec'): raise ValueError('net must be given: the set was made for a network of your own, whose architecture the file cannot hold')
+        if not init.get('spec'): raise ValueError('source must be given: the set was made for a network of your own, whose architecture the file cannot hold; stored_source(syn, net) puts its weights into such a network')
         net = known_net(init['spec'])
+    net = copy.deepcopy(net)
     own,new = {**dict(net.named_parameters()), **dict(net.named_buffers())},{**init['params'], **init['buffers']}
     for k in sorted(set(own) ^ set(new)): raise ValueError(f'the stored weights do not fit the network: {k!r} is only in one of them')
     for k,t in own.items():
@@ -98,6 +99,7 @@ class RandomInit:
     ):
         if not callable(make_net): raise TypeError(f'make_net must be a function that returns a network, got {type(make_net).__name__}')
         if isinstance(make_net, nn.Module): raise TypeError(f'make_net must be a function that returns a network, got the network {type(make_net).__name__} itself: use lambda: ...')
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)): raise TypeError(f'seed must be a whole number or None, got {seed!r}')
         self.make_net,self.seed,self.count,self.stream = make_net,seed,0,0
         self.device,self.dtype,self.spec = None,None,None
 
@@ -105,6 +107,7 @@ class RandomInit:
         n:int=1,        # how many
     ) -> list[State]:
         "`n` networks never drawn before; the global random state is left as it was."
+        _check_count('n', n, 0)
         if self.seed is None: self.seed = int(torch.randint(2**31, ()))
         nets = [self.net(self.count + i) for i in range(n)]
         self.count += n
@@ -114,10 +117,8 @@ class RandomInit:
         i:int,          # which draw, from 0
     ) -> nn.Module:     # as `make_net` returns it
         "The `i`-th network of this source as a module; needs a seed, and advances nothing."
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed*1_000_003 + i)*2 + self.stream)
-            net = self.make_net()
-        self.spec = getattr(net, 'spec', None)
+        with _drawing((self.seed*1_000_003 + i)*2 + self.stream): net = self.make_net()
+        self.spec = _spec_of(net)
         return net
 
     def held_out(self,
@@ -292,7 +293,7 @@ def pretrain(
                 with lock: net = draw.net(i).to(data.device, data.dtype)   # torch's generator is one for all threads
                 acc = _accuracy(_train(net, x, y, epochs, lr, batch_size, seed*1_000_003 + i), data)
                 tensors = dict((*net.named_parameters(), *net.named_buffers()))
-                write_tensors(_member(folder, i), tensors, dict(spec=getattr(net, 'spec', None), accuracy=acc, trained=how), 'network')
+                write_tensors(_member(folder, i), tensors, dict(spec=_spec_of(net), accuracy=acc, trained=how), 'network')
                 bar.set_postfix_str(f'accuracy {acc:.2%}', refresh=False); bar.update(1)
             _side_by_side(one, missing, 1 if y.is_cuda else torch.get_num_threads() if workers is None else workers)
     ranks.each(float, range(ranks.size))   # all have arrived here

@@ -63,6 +63,10 @@ def _plain(value):
     if isinstance(value, (bool, str)) or not isinstance(value, Real): return value
     return int(value) if isinstance(value, Integral) else float(value)
 
+class _Spec(dict): "What `make_net` made a network of. A class of its own, since a network of somebody else's may have an attribute `spec` that is something else."
+
+def _spec_of(net): return net.spec if isinstance(getattr(net, 'spec', None), _Spec) else None
+
 def _init_args(init, gain, seed):
     "The three arguments of an initialisation, checked"
     _known('init', init, INITS)
@@ -114,7 +118,7 @@ def init_weights(
         for m in src.modules(): _redraw(m, INITS[init], args['gain'])
         if src is not net:
             for t, s in zip(net.state_dict().values(), src.state_dict().values()): t.copy_(s)
-    if hasattr(net, 'spec'): net.spec = {**net.spec, **args}
+    if _spec_of(net): net.spec = _Spec({**net.spec, **args})
     return net
 
 # %% ../nbs/01_networks.ipynb #f8da6d72
@@ -143,7 +147,7 @@ def network(
         a.update(init_args := _init_args(a['init'], a['gain'], a['seed']))
         meta = torch.empty(0).is_meta   # shapes are asked for, without numbers
         with torch.random.fork_rng(devices=[]), torch.device('meta' if meta else 'cpu'): net = build(**a)
-        net.spec = dict(name=name, **{k: _plain(v) for k, v in a.items()})
+        net.spec = _Spec(name=name, **{k: _plain(v) for k, v in a.items()})
         return net if meta else init_weights(net.to(torch.empty(0)), **init_args)  # torch.empty(0) has the default device and dtype
     NETWORKS[name] = make
     return make
@@ -357,7 +361,7 @@ def forward_cost(
     Norms, activations and pooling are not counted.
     Raises ValueError if no shape is known."""
     from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as counter: _dry(net, shape, getattr(net, 'spec', None))
+    with FlopCounterMode(display=False) as counter: _dry(net, shape, _spec_of(net))
     return counter.get_total_flops() // 2  # two operations are one multiply-add
 
 def feature_dim(
@@ -367,4 +371,4 @@ def feature_dim(
     """The width of `net[:-1]`, the feature extractor.
     Raises TypeError for a network that cannot be sliced and ValueError if no shape is known."""
     if not isinstance(net, nn.Sequential): raise TypeError(f"feature_dim needs an nn.Sequential, got {type(net).__name__}.")
-    return _dry(net[:-1], shape, getattr(net, 'spec', None)).flatten(1).shape[1]
+    return _dry(net[:-1], shape, _spec_of(net)).flatten(1).shape[1]

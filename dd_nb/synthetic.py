@@ -7,7 +7,7 @@ __all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'FORMAT', 'KINDS', 'MAX_BYTES'
            'Synthetic', 'write_atomic', 'write_tensors', 'read_tensors']
 
 # %% ../nbs/02_synthetic.ipynb #dc7809b6
-import copy,hashlib,io,json,os,tempfile
+import copy,hashlib,io,json,math,os,tempfile
 from dataclasses import asdict,dataclass
 from pathlib import Path
 
@@ -51,8 +51,8 @@ class Inner:
         if self.name not in INNER: raise ValueError(f'inner must be one of {", ".join(INNER)}, got {self.name!r}')
         for k in ('momentum', 'beta1', 'beta2'):
             if not 0 <= getattr(self, k) < 1: raise ValueError(f'inner: {k} must be in [0, 1), got {getattr(self, k)!r}')
-        if self.weight_decay < 0 or self.eps <= 0:
-            raise ValueError(f'inner: weight_decay must be >= 0 and eps > 0, got {self.weight_decay!r} and {self.eps!r}')
+        if not 0 <= self.weight_decay < math.inf or not 0 < self.eps < math.inf:
+            raise ValueError(f'inner: weight_decay must be finite and >= 0 and eps finite and > 0, got {self.weight_decay!r} and {self.eps!r}')
 
 def as_inner(
     inner:'str|dict|Inner',  # a name, a dict of `Inner`'s fields, or an `Inner`

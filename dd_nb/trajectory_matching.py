@@ -17,6 +17,7 @@ from torch import Tensor
 from .data import Data,Siamese,progress_bar
 from .inits import RandomInit,_side_by_side,known_net
 from .synthetic import Synthetic,_check_count,read_tensors,write_tensors
+from .networks import _spec_of
 from .unroll import State,functional,unroll
 
 # %% ../nbs/14_trajectory_matching.ipynb #d54e13d0
@@ -69,7 +70,7 @@ def record_experts(
     with progress_bar(len(missing), 'experts', 'net', show=progress) as bar:
         def one(job):
             i,net = job
-            write_tensors(_file(folder, i), _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed*1_000_003 + i), dict(spec=getattr(net, 'spec', None), recorded=how), 'network')
+            write_tensors(_file(folder, i), _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed*1_000_003 + i), dict(spec=_spec_of(net), recorded=how), 'network')
             bar.update(1)
         _side_by_side(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())
     return Experts(folder, make_net, n)

@@ -7,13 +7,14 @@ __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'can_stack', 
            'pick_strategy', 'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack', 'unstack', 'hypergradients']
 
 # %% ../nbs/06_unroll.ipynb #f501ea88
-import copy,hashlib,io,math,os,pickle,threading,weakref
+import copy,hashlib,io,math,numbers,os,pickle,random,threading,types,weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack,contextmanager
-from dataclasses import asdict,dataclass,field,replace
+from dataclasses import asdict,dataclass,field,fields,replace
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -23,32 +24,38 @@ from torch.func import functional_call,vmap
 
 from .batchnorm import explicit_norm,norm_layers,norm_stats,plain_norm,set_mode
 from .data import _ticking
+from .networks import _spec_of
 from .synthetic import Inner,Synthetic,_check_count
 
 # %% ../nbs/06_unroll.ipynb #b089e8a9
 _STRUCTURES,_LOCAL = OrderedDict(),threading.local()
 
 def _structure_key(net):
-    "A digest that two networks share only if they compute the same function of their tensors; None if that cannot be told."
-    own = {id(t) for t in (*net.parameters(), *net.buffers())}
+    "A digest that two networks share only if they compute the same function of their tensors, None if that cannot be told; and the objects whose addresses are in it."
+    own,modules,kept = {id(t): i for i,t in enumerate((*net.parameters(), *net.buffers()))},{id(m): i for i,m in enumerate(net.modules())},{}
+    def address(o): kept[id(o)] = o; return id(o)   # while it is kept, nothing else has this address
     class P(pickle.Pickler):
         def persistent_id(self, o):
+            if isinstance(o, types.MethodType): return 'method',address(o.__func__),modules[id(o.__self__)] if id(o.__self__) in modules else ('of', address(o.__self__))
+            if isinstance(o, types.FunctionType) and '<' in o.__qualname__: raise pickle.PicklingError('a closure')   # what it encloses is not seen
+            if isinstance(o, (type, types.FunctionType)): return 'code',address(o)   # by its name it could be another, of a notebook's cell that was run again
             if not torch.is_tensor(o): return None
-            return (str(o.dtype), tuple(o.shape), None if id(o) in own else hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest())
+            return str(o.dtype),tuple(o.shape),(own[id(o)], o.requires_grad) if id(o) in own else hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest()   # which of its own tensors: one may be in two places
     plain = copy.copy(net)
-    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != 'spec'}   # how it was made does not matter
+    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != 'spec' or not _spec_of(net)}   # how it was made does not matter
     buf = io.BytesIO()
     try: P(buf).dump(plain)
-    except Exception: return None
-    return hashlib.sha256(buf.getvalue()).hexdigest(),*(id(type(m)) for m in net.modules())   # a class that a notebook defines again is another class
+    except Exception: return None,()
+    return hashlib.sha256(buf.getvalue()).hexdigest(),(*kept.values(),)
 
 def _structure(net):
     "A copy of `net` in train mode with its statistics as explicit state, shared by all networks of its structure; its own tensors do not matter."
     net = copy.deepcopy(net).train()
-    key = _structure_key(net)
+    key,kept = _structure_key(net)
+    if _spec_of(net): net.spec = type(net.spec)({**net.spec, 'seed': None})
     explicit_norm(net)
     if key is None: return net
-    net = _STRUCTURES.setdefault(key, net)
+    net,_ = _STRUCTURES.setdefault(key, (net, kept))
     _STRUCTURES.move_to_end(key)
     if len(_STRUCTURES) > 16: _STRUCTURES.popitem(last=False)   # the longest unused one; states that have it keep it
     return net
@@ -115,6 +122,11 @@ class State:
                 m = net.get_submodule(k)
                 m.track_running_stats,m.running_mean,m.running_var,m.num_batches_tracked = False,None,None,None   # torch then uses the batch's own
         return net.eval()
+
+    def __reduce__(self):   # pickle would not find the forward pass of an explicit layer
+        return _unpickled,(plain_norm(copy.deepcopy(self.net)), {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'net'})
+
+def _unpickled(net, rest): return State(_structure(net), **rest)
 
 def _train_mode(bn): return 'frozen' if bn == 'frozen' else 'train'
 
@@ -202,17 +214,32 @@ def _channels_last(state, x):
     return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
 
 # %% ../nbs/06_unroll.ipynb #1e996910
-_NOISE = threading.Lock()   # torch's generator is shared by all threads: one noisy step at a time
+_NOISE = threading.RLock()   # torch's generator is shared by all threads: one noisy step at a time
+
+@contextmanager
+def _drawing(seed):
+    "Inside, torch's generators are seeded and this thread's alone; afterwards they are as they were."
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    if not -2**63 <= seed < 2**63: seed %= 2**63
+    with _NOISE, torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda: torch.cuda.manual_seed_all(seed)
+        yield
+
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
 class _Plan:
     "What training needs besides tensors: structure, names, update rule and order. A state is a flat list of tensors here: parameters, slots, buffers."
     def __init__(self, state, inner, steps=1, order=None, augment=None):
         if augment is not None and not callable(augment): raise TypeError(f'augment must be a function of a batch of images, got {type(augment).__name__}')
+        if torch.is_inference_mode_enabled(): raise RuntimeError('training needs gradients, which torch.inference_mode() does not allow: call it outside')
         self.first,self.base,self.inner,self.steps,self.order,self.augment = state,replace(state, params={}, buffers={}, opt={}),inner,steps,order,augment
         self.net,self.names,self.bufs,self.n0 = _twin(state.net, _train_mode(state.bn)),list(state.params),list(state.buffers),state.opt.get('n', 0)
         self.P,self.slots,self.trace,self.compile = len(state.params),SLOTS[inner.name],None,False
         self.noisy = _NOISY.get(state.net) if augment is None else None
+        learns = {k for k,p in state.net.named_parameters() if p.requires_grad}   # the others are frozen, and stay as they are
+        self.live = [i for i,k in enumerate(self.names) if k in learns]
+        if not self.live: raise ValueError('net must have a parameter that requires grad, got none: nothing of it can be trained')
 
     @cached_property
     def seed(self): return int(torch.randint(2**62, ())) if self.base.seed is None else self.base.seed   # torch's own generator is left alone until a number is needed
@@ -243,20 +270,23 @@ class _Plan:
             return _fast_step(self, z, t, x, y, lr) if self.compile and not create_graph else self.bare_step(z, self.n0 + t + 1, x, y, lr, create_graph)
         cuda = [x.device] if x.is_cuda else []
         def drawn(): return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in cuda)]
+        known = self.noisy or self.base.seed is not None
+        seed = self.seed if known else 0
         with _NOISE, torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(self.seed + self.n0 + t)
+            torch.manual_seed(seed + self.n0 + t)
             before = drawn()
             new = self.bare_step(z, self.n0 + t + 1, x, y, lr, create_graph)
             if self.noisy is None:
                 self.noisy = any(not torch.equal(a, b) for a,b in zip(before, drawn()))
                 if self.augment is None: _NOISY[self.base.net] = self.noisy
+        if self.noisy and not known: return self.step(z, t, x, y, lr, create_graph)   # with a number that is drawn outside
         if self.noisy and self.compile: raise ValueError('compile=True needs a training step without random numbers, got a network with dropout or a random augmentation')
         return new
 
     def bare_step(self, z, n, x, y, lr, create_graph):
         "The `n`-th step in the life of the optimiser, counted from 1."
         P,K = self.P,len(self.slots)
-        w = [v if v.requires_grad else v.detach().requires_grad_() for v in z[:P]]
+        w = [v.detach().requires_grad_() if i in self.live and not v.requires_grad else v for i,v in enumerate(z[:P])]
         buffers = {k: v.clone() for k,v in zip(self.bufs, z[P*(1+K):])}   # train mode writes into what it is handed
         def loss(p, b, x):
             out,b = _forward(self.net, p, b, x)
@@ -267,7 +297,8 @@ class _Plan:
             else:
                 l,buffers = vmap(loss, in_dims=(0, 0, None), randomness='different')(dict(zip(self.names, w)), buffers, x)
                 l = l.sum()
-            grads = torch.autograd.grad(l, w, create_graph=create_graph, allow_unused=True)
+            got = dict(zip(self.live, torch.autograd.grad(l, [w[i] for i in self.live], create_graph=create_graph, allow_unused=True)))
+            grads = [got.get(i) for i in range(P)]
         with torch.set_grad_enabled(create_graph):
             old = [tuple(z[P*(j+1)+i] for j in range(K)) for i in range(P)]
             new = [(v, s) if g is None else _update(self.inner, v, g, lr, s, n) for v,g,s in zip(w, grads, old)]
@@ -284,6 +315,7 @@ def train_step(
 ) -> State:                   # after the step
     "One step of training as a pure function of state and batch; buffers that train mode changes (BatchNorm's) are part of the new state, like the weights."
     plan = _Plan(state, inner, augment=augment)
+    _check_sound(plan, x)
     return plan.state(_loose(plan.step(plan.tensors(state), 0, x, y, lr, create_graph), create_graph), 1)
 
 def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
@@ -314,6 +346,7 @@ def trained(
     if not 0 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     plan = _plan(syn, state, augment)
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
+    if steps: _check_sound(plan, plan.batch(images, labels, lrs, 0)[0], syn)
     for t in _ticking(range(steps), 'train') if progress else range(steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
     return _ready(syn, plan.state(z, steps))
 
@@ -425,24 +458,53 @@ class Pick:
         mb = ' '.join(f'{k} {v/2**20:,.0f} MB,' for k,v in (('graphs', self.graph), ('states', self.states)))
         return f'{self.strategy} ({self.steps} steps: {mb} budget {self.budget/2**20:,.0f} MB)'
 
-_SOUND = weakref.WeakSet()   # structures that have been checked
+_SOUND = weakref.WeakKeyDictionary()   # structure that has been checked -> logits of an example
 
-def _check_buffers(plan, x):
-    """Refuse a network whose training changes something that gradients, or the next training, would not know of: two forward passes in train mode tell."""
-    if plan.base.net in _SOUND: return
+def _check_logits(out, n):
+    "How many logits each of `n` examples has got. Raises ValueError for anything else."
+    if torch.is_tensor(out) and out.dim() == 2 and len(out) == n: return out.shape[1]
+    raise ValueError(f'net must return logits of shape (n, classes), got {tuple(out.shape) if torch.is_tensor(out) else type(out).__name__} for {n} examples')
+
+def _check_sound(plan, x, syn=None):
+    "Refuse a network whose training changes or uses something that gradients, or the next training, would not know of: a few passes in train mode tell. And one whose logits do not fit S."
+    if plan.base.net not in _SOUND: _SOUND[plan.base.net] = _probe(plan, x)
+    if syn is None: return
+    have,want = _SOUND[plan.base.net],syn.n_classes
+    if have < want or (have > want and syn.labels.is_floating_point()): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
+
+def _probe(plan, x):
     state = plan.first
     net = copy.deepcopy(plan.net)
     def notes(m): return {k: (id(v), v._version if torch.is_tensor(v) else v) for k,v in vars(m).items() if k != 'training' and (torch.is_tensor(v) or isinstance(v, (int, float)))}
-    before = {k: notes(m) for k,m in net.named_modules()}
-    def passed(scale):
-        one = (lambda v: v) if state.nets is None else (lambda v: v[0])
-        def leaf(v): v = v.detach()*scale; return v.requires_grad_(v.is_floating_point())
-        with torch.enable_grad(): b = _forward(net, {k: leaf(one(v)) for k,v in state.params.items()}, {k: one(v).detach().clone() for k,v in state.buffers.items()}, leaf(x))[1]
-        return {k: v for k,v in b.items() if v.is_floating_point()}
-    with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        torch.manual_seed(0); a = passed(1.)
-        torch.manual_seed(0); b = passed(1.01)
     owner = dict(net.named_modules())
+    before,name = {k: notes(m) for k,m in owner.items()},type(net).__name__
+    def passed(scale, graph=True):
+        one = (lambda v: v) if state.nets is None else (lambda v: v[0])
+        def leaf(v): v = v.detach()*scale; return v.requires_grad_(graph and v.is_floating_point())
+        p,xs = {k: leaf(one(v)) for k,v in state.params.items()},leaf(x)
+        version = xs._version
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(graph): out,b = _forward(net, p, {k: one(v).detach().clone() for k,v in state.buffers.items()}, xs)
+        if xs._version != version: raise ValueError(f'net must leave its input as it is, got {name}, which changes it in place: the images of S would drift')
+        return out,{k: v for k,v in b.items() if v.is_floating_point()},[*p.values(), xs]
+    def others(): return [hashlib.sha256(pickle.dumps(s)).digest() for s in (random.getstate(), np.random.get_state())]
+    with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        was,kept = others(),(random.getstate(), np.random.get_state())
+        out = passed(1., False)[0]
+        width = _check_logits(out, len(x))
+        again,drew = passed(1., False)[0],others() != was
+        random.setstate(kept[0]); np.random.set_state(kept[1])
+        if drew or (out.isfinite().all() and not torch.allclose(out, again, rtol=1e-2, atol=1e-2*out.abs().max().item())):
+            raise ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has others: a step that is computed again would not be the same")
+        (out,a,leaves),late = passed(1.),[]
+        hooks = [m.register_forward_pre_hook(lambda *_: late.append(1)) for m in owner.values()]
+        try: torch.autograd.grad(out.sum(), [v for v in leaves if v.requires_grad], allow_unused=True)
+        except RuntimeError as e:
+            if 'heckpoint' not in str(e): raise
+            late.append(e)
+        for h in hooks: h.remove()
+        if late: raise ValueError(f"net must not compute its activations again (torch.utils.checkpoint), got {name}: by then it has other weights; the strategies 'recompute' and 'segments' do that for it")
+        b = passed(1.01)[1]
     for k,m in owner.items():
         changed = [n for n,v in notes(m).items() if before[k].get(n) != v]
         if changed: raise ValueError(f'net must keep what training changes in its buffers, got {type(m).__name__} {k!r}, whose attribute {changed[0]!r} the forward pass changes: it would carry over from one training to the next; use register_buffer')
@@ -450,9 +512,9 @@ def _check_buffers(plan, x):
         if not a[k].requires_grad and not torch.equal(a[k], b[k]):
             m = owner[k.rpartition('.')[0]]
             raise ValueError(f'net must update its buffers by differentiable operations, got {type(m).__name__}, which changes {k!r} outside the graph (torch.no_grad, detach, .data or a native running average), so that its gradient would be lost')
-    _SOUND.add(plan.base.net)
+    return width
 
-_GRAPH_BYTES = {}
+_GRAPH_BYTES = weakref.WeakKeyDictionary()   # structure -> what was measured of late
 
 def pick_strategy(
     syn:Synthetic,              # S
@@ -463,14 +525,15 @@ def pick_strategy(
     augment=None,               # as in `unroll`
 ) -> Pick:
     "The fastest strategy whose memory fits the budget, from a measurement of one step."
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, numbers.Real) or not memory > 0): raise ValueError(f'memory must be a positive number of bytes, got {memory!r}')
     plan,steps = _plan(syn, state, augment),steps or syn.n_steps
     z,batch = plan.tensors(state),plan.batch(syn.images, syn.labels, syn.lrs, 0)
-    _check_buffers(plan, batch[0])
-    key = id(state.net),id(augment),syn.inner,state.nets,*(v.shape for v in batch),batch[0].dtype,batch[0].device
-    if key not in _GRAPH_BYTES: _GRAPH_BYTES[key] = _graph_bytes(plan, z, batch),state.net,augment   # kept alive: an id must stay taken
-    graph,states = _GRAPH_BYTES[key][0],sum(v.nbytes for v in z)
-    budget = int(_free_memory(batch[0].device)/4 if memory is None else memory)
-    if budget <= 0: raise ValueError(f'memory must be a positive number of bytes, got {memory!r}')
+    _check_sound(plan, batch[0], syn)
+    known,key = _GRAPH_BYTES.setdefault(state.net, OrderedDict()),(id(augment), syn.inner, state.nets, *(v.shape for v in batch), batch[0].dtype, batch[0].device)
+    if key not in known: known[key] = _graph_bytes(plan, z, batch),augment   # kept alive: an id must stay taken
+    if len(known) > 16: known.popitem(last=False)
+    graph,states = known[key][0],sum(v.nbytes for v in z)
+    budget = int(_free_memory(batch[0].device)/4 if memory is None else min(memory, 2**62))
     name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
@@ -503,12 +566,13 @@ def unroll(
     memory:float|None=None,  # budget of 'auto' in bytes; by default a quarter of what is free
     offload:bool=False,      # keep the stored states in CPU memory
 ) -> Tensor:                 # what `terminal` returned; call `.backward()` on it
-    """`terminal(theta_T)` as a differentiable function of S, BatchNorm's statistics included ([07_batchnorm](07_batchnorm.ipynb)). Raises ValueError for networks that change buffers outside the graph,
-    whose gradient would be wrong."""
+    """`terminal(theta_T)` as a differentiable function of S, BatchNorm's statistics included ([07_batchnorm](07_batchnorm.ipynb)). Raises ValueError for networks whose gradient would be wrong:
+    those that change buffers outside the graph, draw random numbers elsewhere, write into their input, or recompute their activations."""
     _check_unroll(strategy, window, place, compile)
     plan,T = _plan(syn, state, augment),syn.n_steps
-    _check_buffers(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0])
+    _check_sound(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0], syn)
     t0,end = _window(T, window, place, plan)
+    if at is not None and (not isinstance(at, (list, tuple, range)) or any(isinstance(t, bool) or not isinstance(t, numbers.Integral) for t in at)): raise TypeError(f'at must be a list of whole numbers, got {at!r}')
     times = [end] if at is None else [int(t) for t in at]
     if at is not None and window is not None: raise ValueError(f'at and window exclude each other, got at={times} and window={window}')
     if not times or min(times) < 0 or max(times) > T: raise ValueError(f'at must name inner steps in 0..{T}, got {times}')
@@ -536,7 +600,7 @@ def adjoint_norms(
 ) -> Tensor:        # (T + 1,) norms of lambda_0 .. lambda_T over all parameters
     "How strongly the outer loss depends on the weights at every moment of the training on S."
     plan,T = _plan(syn, state, augment),syn.n_steps
-    _check_buffers(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0])
+    _check_sound(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0], syn)
     plan.trace = {}
     z = [v.detach().requires_grad_(v.is_floating_point()) for v in plan.tensors(state)]
     loss = terminal(_ready(syn, plan.state(list(_Rebuild.apply(plan, 0, [T], 1, False, syn.images, syn.labels, syn.lrs, *z)), T)))
@@ -618,7 +682,7 @@ class Unroll:
         _check_unroll(strategy, window, place, compile)
         if chunk is not None: _check_count('chunk', chunk)
         self.strategy,self.window,self.place,self.compile,self.augment = strategy,window,place,compile,augment
-        self.memory,self.offload,self.chunk,self.pick = memory,offload,chunk,None
+        self.memory,self.offload,self.chunk,self.pick,self.picks = memory,offload,chunk,None,{}
 
     def __call__(self,
         syn:Synthetic,  # S
@@ -626,23 +690,30 @@ class Unroll:
         batch:tuple,    # real images (n, ...) and labels (n,)
     ) -> Tensor:        # scalar outer loss
         x,y = batch
-        if self.strategy == 'auto' and self.pick is None: self.pick = pick_strategy(syn, state, self.memory, min(self.window or syn.n_steps, syn.n_steps), self.compile, self.augment)
+        if self.strategy == 'auto':
+            sizes = [syn.inner.name, syn.n_steps, list(syn.images.shape), state.nets, sum(v.nbytes for v in state.params.values())]
+            if (key := str(sizes)) not in self.picks: self.picks[key] = pick_strategy(syn, state, self.memory, min(self.window or syn.n_steps, syn.n_steps), self.compile, self.augment)
+            self.pick = self.picks[key]
         return unroll(syn, state, lambda s: real_loss(s, x, y, self.chunk, self.compile), self.pick.strategy if self.strategy == 'auto' else self.strategy,
                       self.window, self.place, None, self.compile, self.augment, self.memory, self.offload)
 
-    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(pick=self.pick and asdict(self.pick))
+    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(picks={k: asdict(p) for k,p in self.picks.items()})
     def load_state_dict(self, d:dict):
         "Go on with that strategy."
-        self.pick = Pick(**d['pick']) if d['pick'] else None
+        self.picks = {k: Pick(**p) for k,p in d.get('picks', {}).items()}
+        self.pick = next(reversed(self.picks.values()), None)
 
     def explain(self, syn, state, batch) -> str:
         "Where the training on S, or the way back through it, stops being finite, in a few words."
         return _first_not_finite(syn, state, lambda s: real_loss(s, *batch, self.chunk), self.augment)
 
-    def __repr__(self):
+    def settings(self) -> str:
+        "What was asked for."
         opts = [f'{k}={v!r}' for k,v in (('window', self.window), ('compile', self.compile or None), ('augment', self.augment), ('offload', self.offload or None)) if v is not None]
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
-        return f'Unroll({", ".join([repr(self.strategy), *opts])})' + (f': {self.pick.strategy}' if self.pick else '')
+        return f'Unroll({", ".join([repr(self.strategy), *opts])})'
+
+    def __repr__(self): return self.settings() + (f': {self.pick.strategy}' if self.pick else '')
 
 # %% ../nbs/06_unroll.ipynb #fe541d66
 def _first_not_finite(syn, state, terminal, augment=None):
@@ -702,7 +773,9 @@ def hypergradients(
     if stacked is None: stacked = len(states) > 1 and syn.images.is_cuda and getattr(objective, 'stacks', False) and can_stack(states[0].net) and all(s.net is states[0].net for s in states)
     if stacked: states,batches = [stack(states)],[tuple(torch.stack(v) for v in zip(*batches))]
     def one(args):
-        loss = objective(syn, *args)
+        with torch.enable_grad(): loss = objective(syn, *args)
+        if not torch.is_tensor(loss) or loss.numel() != 1 or not loss.requires_grad:
+            raise TypeError(f'objective must return a scalar tensor that depends on what is learned of S, got {f"{tuple(loss.shape)}, requires_grad={loss.requires_grad}" if torch.is_tensor(loss) else type(loss).__name__}')
         return loss.item(),torch.autograd.grad(loss, ps, allow_unused=True)
     workers = torch.get_num_threads() if workers is None else workers
     got = _side_by_side(one, list(zip(states, batches)), 1 if syn.images.is_cuda else min(workers, len(states)))
