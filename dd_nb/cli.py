@@ -6,7 +6,7 @@
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
 # %% ../nbs/22_cli.ipynb #92675864
-import math,sys,warnings
+import math,os,re,sys,warnings
 import json as js
 from contextlib import contextmanager,nullcontext
 from dataclasses import asdict,replace
@@ -37,10 +37,20 @@ def clear_errors(
     try:
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
+            for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
             yield
+            sys.stdout.flush()
+    except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from e
     except (ValueError, TypeError, OSError) as e:
-        print(f'error: {str(e).splitlines()[0] if str(e) else type(e).__name__}', file=sys.stderr)
+        said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
+        print('error: ' + re.sub(r'; remove [^;]* to begin anew$', '; --anew begins anew, and with the options of then it goes on', said), file=sys.stderr)
         raise SystemExit(2) from e
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and not re.search("can't allocate memory|out of memory", str(e)): raise
+        print('error: there is not enough memory for this: choose a smaller set, batch or network', file=sys.stderr)
+        raise SystemExit(1) from e
     except (FloatingPointError, RankError) as e:
         print(f'error: {e}', file=sys.stderr)
         raise SystemExit(1) from e
@@ -49,17 +59,47 @@ def clear_errors(
         raise SystemExit(130) from e
 
 def check_writable(
-    path:str|Path,  # file that will be written later
-) -> Path:          # the same as a Path
+    path:str|Path,    # file that will be written later
+    name:str='out',   # what the argument is called
+) -> Path:            # the same as a Path
     "Raise ValueError now if `path` could not be written; makes its folder if that is missing."
-    path = Path(path)
-    if path.is_dir(): raise ValueError(f'out must be a file, got the folder {str(path)!r}')
+    path = Path(path).expanduser()
+    if path.is_dir(): raise ValueError(f'{name} must be a file, got the folder {str(path)!r}')
     try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise ValueError(f'out {str(path)!r} cannot be written: {e.strerror or e}') from e
+    except OSError as e: raise ValueError(f'{name} {str(path)!r} cannot be written: {e.strerror or e}') from e
     probe = path.parent/f'.{path.name}.probe'
-    write_atomic(probe, b'')
+    try: write_atomic(probe, b'')
+    except ValueError as e: raise ValueError(str(e).replace(f'path {str(probe)!r}', f'{name} {str(path)!r}')) from e
     probe.unlink(missing_ok=True)   # another process of the run may have been here
     return path
+
+def _home(*paths): return [str(Path(p).expanduser()) if p else p for p in paths]
+
+def _beside(path, suffix):
+    "What goes beside a file: named like it, with another end than .safetensors."
+    return path.with_suffix(suffix) if path.suffix == '.safetensors' else path.with_name(path.name + suffix)
+
+def _apart(reads, writes):
+    "Raise ValueError if a file that will be written is one that is read, or in a folder that is read, or is written twice."
+    seen = {}
+    for k,p in writes.items():
+        p = Path(p).resolve()
+        if p in seen: raise ValueError(f'{k} must be another file than {seen[p]}, got {str(writes[k])!r} for both')
+        seen[p] = k
+        for r,q in reads.items():
+            if q and Path(q).exists() and (Path(q).resolve() == p or Path(q).resolve() in p.parents): raise ValueError(f'{k} must not be {r} nor lie in it, got {str(writes[k])!r}: what is there would be lost')
+
+def _number(name, v, least=1, most=10**9):
+    if not least <= v <= most: raise ValueError(f'{name} must be {"at least" if v < least else "at most"} {least if v < least else most}, got {v}')
+
+def _own_folder(data):
+    "The folder or file that DATA names, if it is not the name of a data set."
+    return '' if data.lower().replace('-', '_') in {*DATASETS, *READERS} else str(Path(data).expanduser())
+
+def _data(option, name, **kwargs):
+    "The data set of an option, whose errors speak of that option."
+    try: return load_data(name, **kwargs)
+    except (ValueError, TypeError) as e: raise type(e)(re.sub('^name must', f'{option} must', str(e))) from e
 
 def _load_set(name):
     "A set by file, or by its name in the zoo."
@@ -84,6 +124,7 @@ def _device(name):
     "A device that is there, by name."
     try: device = torch.device(name)
     except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
+    if device.type == 'meta': raise ValueError("device must be one that computes, such as cpu or cuda, got 'meta'")
     if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
     return device
 
@@ -101,7 +142,7 @@ def _begin(folder, resume, anew):
 
 @call_parse
 def dd_distill(
-    data:_subject('data set, or an image folder')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
+    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
@@ -143,17 +184,24 @@ def dd_distill(
         if pooldata and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
         if labels not in ('hard', *LABEL_FORMS): raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
+        if pool and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pool, got {init!r}")
+        for k,v in dict(ipc=ipc, steps=steps, epochs=epochs, iters=iters, batch=batch, nets=nets, poolepochs=poolepochs).items(): _number(k, v)
+        _number('poolsize', poolsize, 3); _number('seed', seed, 0, 2**32 - 1)
+        for k,v in dict(lr=lr, steplr=steplr, labellr=labellr, eta=eta).items():
+            if not (0 < v if k == 'eta' else 0 <= v) or not v < 1e30: raise ValueError(f'{k} must be a {"positive" if k == "eta" else "finite"} number{"" if k == "eta" else " >= 0"}, got {v!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
+        checkpoint,pool = _home(checkpoint, pool)
         path,first = check_writable(out),Ranks().rank == 0
-        kept = Path(checkpoint or path.with_suffix('.run'))
+        kept,png = Path(checkpoint or _beside(path, '.run')),_beside(path, '.png')
+        _apart(dict(data=_own_folder(data)), {'out': path, 'the picture': png, 'checkpoint': kept})
         if first: _begin(kept, resume, anew)
-        kw = _json_object('netargs', netargs)
-        d = load_data(data, root=root or None, size=size or None, zca=zca, device=device)
+        kw = _netargs(netargs)
+        d = _data('data', data, root=root or None, size=size or None, zca=zca, device=device)
         if not net: net = 'TextCNN' if len(d.shape) == 2 else 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
         def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         make(0)   # a network that does not fit is found here, before any work
         if init == 'pretrained':
-            known = load_data(pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
+            known = _data('pooldata', pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
             if known.shape != d.shape or known.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(known.shape)} and {known.n_classes} for {pooldata!r}')
             source = pretrain(make, known, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
@@ -166,10 +214,10 @@ def dd_distill(
         syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
         syn.save(path)
         if not checkpoint: _forget(kept)
-        if syn.is_image: _png(syn, path.with_suffix('.png'))
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
         print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else '') + (f'; after {history.bounded} outer steps a step size had to be brought back into its range' if history.bounded else ''))
-        print(f'saved {path}' + (f' and {path.with_suffix(".png")}' if syn.is_image else ''))
+        if syn.is_image: _png(syn, png)
+        print(f'saved {path}' + (f' and {png}' if syn.is_image else ''))
 
 # %% ../nbs/22_cli.ipynb #03f9a61b
 def _json_object(name, text):
@@ -177,6 +225,20 @@ def _json_object(name, text):
     except js.JSONDecodeError as e: raise ValueError(f'{name} must be a JSON object, got {text!r}') from e
     if not isinstance(kw, dict): raise ValueError(f'{name} must be a JSON object, got {text!r}')
     return kw
+
+def _netargs(text):
+    kw = _json_object('netargs', text)
+    for k in ('name', 'shape', 'n_classes'):
+        if k in kw: raise ValueError(f'netargs must not hold {k!r}, which the network and the data set settle, got {text!r}')
+    return kw
+
+def _archs(text):
+    "Names with commas between them; some of ARCHS have one inside."
+    names,parts = [],[p for p in (p.strip() for p in text.split(',')) if p]
+    while parts:
+        n = 2 if ', '.join(parts[:2]) in ARCHS else 1
+        names.append(', '.join(parts[:n])); parts = parts[n:]
+    return names
 
 @call_parse
 def dd_evaluate(
@@ -203,34 +265,48 @@ def dd_evaluate(
     "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders."
     with clear_errors(quiet):
         device = _device(device)
-        for path in (json, plot):
-            if path: check_writable(path)
-        ours = Path(file).suffix not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
+        file,pool,labels,json,plot = _home(file, pool, labels, json, plot)
+        _number('nets', nets, 1, 10**6); _number('epochs', epochs, 0, 10**6); _number('seed', seed, 0, 2**32 - 1)
+        _apart(dict(file=file, labels=labels, data=data and _own_folder(data)), {k: v for k,v in dict(json=json, plot=plot).items() if v})
+        for k,v in dict(json=json, plot=plot).items():
+            if v: check_writable(v, k)
+        ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
+        if ours and (labels or scale != 'auto'): raise ValueError(f'labels and scale must be left out for a set that says itself what it is, got {labels or scale!r}')
         syn = _load_set(file) if ours else None
         if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
         protocol = protocol or ('own' if ours else 'plain')
+        if protocol not in ('own', *PROTOCOLS): raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
         if protocol != 'own': p = get_protocol(protocol)
         elif not ours or compare or epochs: raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if ours else 'for a set that has no schedule'}, got 'own'")
         else: p = None
         if epochs: p = replace(p, epochs=epochs)
-        name = data or (syn.meta.get('data', {}).get('name') if ours else None)
+        made = syn.meta.get('data', {}) if ours else {}
+        name = data or made.get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
         if not data and name.lower() not in {*DATASETS, *READERS} and not Path(name).exists():
             raise ValueError(f'data must be the path of the image folder or file that {file} was made for: it is not here as {name!r}')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-        norm = syn.norm if ours and not zca and syn.norm is not None and name == syn.meta.get('data', {}).get('name') else None   # the scale that the set knows
-        d = load_data(name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca, device=device, norm=norm)
+        norm = syn.norm if ours and not zca and syn.norm is not None and name == made.get('name') else None   # the scale that the set knows
+        try: d = _data('data', name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca, device=device, norm=norm)
+        except ValueError as e:
+            if data or norm is None: raise
+            raise ValueError(f'data must be the path of what {file} was made for: {name!r} here is something else ({e})') from e
+        is_now = d.describe()
+        if not data and any(k in made and made[k] != is_now[k] for k in ('classes', 'n_train', 'n_test')):
+            raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other classes or another number of examples')
         sets = syn if ours else read_set(file, d, labels or None, scale)
-        kw = _json_object('netargs', netargs)
-        names = list(ARCHS) if archs == 'all' else [a.strip() for a in archs.split(',')] if archs else []
+        kw = _netargs(netargs)
+        names = list(ARCHS) if archs == 'all' else _archs(archs)
         sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
         if pool:
-            source = PretrainedPool(pool)
+            try: source = PretrainedPool(pool)
+            except ValueError as e: raise ValueError(re.sub('^folder must', 'pool must', str(e))) from e
             sources = {(source.spec or {}).get('name', 'pool'): source}
         if not sources:
             if kw and p is None: raise ValueError(f'netargs must be given with archs, or with another protocol than own, got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
+            try: sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
+            except ValueError as e: raise ValueError(re.sub('^source must be given', 'pool or archs must be given', str(e))) from e
         rows = {Path(file).name: sets}
         if compare:
             first = sets if ours else sets[0]
@@ -253,13 +329,17 @@ def dd_evaluate(
 @call_parse
 def dd_show(
     file:str,       # a saved set, or the name of one in the zoo
-    out:str='',     # PNG file for the picture; by default the set's name with .png
+    out:str='',     # PNG file for the picture; by default the set's name with .png, in the current folder
     rows:int=10,    # rows of pictures at most
 ):
     "Print what a saved set is and draw its examples into a PNG file."
     with clear_errors():
+        file, = _home(file)
+        _number('rows', rows, 1, 1000)
+        if Path(file).suffix.lower() in ('.pt', '.pth', '.npz'): raise ValueError(f'file must be a set that dd_nb has saved, got {file!r}: dd_evaluate reads those of others')
         syn = _load_set(file)
-        path = check_writable(out or Path(file).with_suffix('.png').name)
+        path = check_writable(out or _beside(Path(Path(file).name), '.png'))
+        _apart(dict(file=file), dict(out=path))
         _png(syn, path, rows)
         print(syn)
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy', 'test'):
@@ -273,7 +353,7 @@ def _families(seed, out, root, pools, threads, json, others):
     "The table of the review; finished rows stay in a folder and are not made again."
     for k,v in others.items():
         if v: raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, got {v!r}")
-    path = check_writable(json or Path(out)/'families.json')
+    path = check_writable(json or Path(out)/'families.json', 'json' if json else 'out')
     if threads: torch.set_num_threads(threads)
     table = families(seed, root or None, folder=Path(out)/'families', pools=pools or None)
     print_families(table)
@@ -305,12 +385,15 @@ def dd_reproduce(
             for r in RECIPES.values(): print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             print(f'{"families":24} all methods of the review in one table, row by row')
             return
+        _number('threads', threads, 0, 1024); _number('iters', iters, 0); _number('seed', seed, 0, 2**32 - 1)
+        out,pools,checkpoint,json = _home(out, pools, checkpoint, json)
         if name == 'families': return _families(seed, out, root, pools, threads, json, dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew, compare=compare, device=str(device) != 'cpu'))
         if threads: torch.set_num_threads(threads)
         recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
-        if json: check_writable(json)
+        if json: check_writable(json, 'json')
+        _apart({}, {'the result': path, 'the picture': png, **(dict(json=json) if json else {}), **(dict(checkpoint=checkpoint) if checkpoint else {})})
         kept,pool = Path(checkpoint or path.with_suffix('.run')),dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
         if Ranks().rank == 0: _begin(kept, resume, anew)
         syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)], checkpoint=kept, **pool, **(dict(iters=iters) if iters else {}))
@@ -346,7 +429,9 @@ def dd_bench(
             for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__}')
             return
         if name not in BENCHES: raise ValueError(f'name must be one of {", ".join(BENCHES)}, got {name!r}')
-        if json: check_writable(json)
+        _number('seed', seed, 0, 2**32 - 1)
+        json, = _home(json)
+        if json: check_writable(json, 'json')
         run,show = BENCHES[name]
         out = run(seed=seed, root=root or None)
         show(out)

@@ -541,7 +541,7 @@ def show(self:Data,
         for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-    ax.set_xticks([]); ax.set_yticks([c*(h+gap) + h/2 for c in range(k)], self.classes[:k])
+    ax.set_xticks([]); ax.set_yticks([c*(h+gap) + h/2 for c in range(k)], self.classes[:k], parse_math=False)
     ax.tick_params(length=0); ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.2)
     plt.close(fig)
@@ -746,7 +746,7 @@ def _read_images(
     def read(i):
         with _open_image(files[i]) as im:
             try: x = _from_pil(im, channels)
-            except (OSError, SyntaxError) as e: raise ValueError(f'{files[i]} cannot be read as an image ({e})') from None
+            except (OSError, SyntaxError, ValueError) as e: raise ValueError(f'{files[i]} cannot be read as an image ({e})') from None
         out[i] = _resize(x[None], size)[0]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex: list(ex.map(read, range(len(files))))
     return out
@@ -945,7 +945,7 @@ def load_data(
     size,channels,seed,_ = _check_size(size),_check_channels(channels),_check_seed(seed),_check_zca(zca)
     device,dtype = _check_device(device),_check_dtype(dtype)
     key = str(name).lower().replace('-', '_')
-    read = READERS.get(key) or (READERS.get(Path(name).suffix) if Path(name).expanduser().is_file() else None)
+    read = READERS.get(key) or (READERS.get(Path(name).suffix.lower()) if Path(name).expanduser().is_file() else None)
     if read:
         data = read(name, root=root, device=device, dtype=dtype, norm=norm, seed=seed)
         if zca or channels or size not in (None, data.shape[-2:]): raise ValueError(f'size, zca and channels must be left out for {str(name)!r}, which is read as it is')
@@ -953,7 +953,7 @@ def load_data(
     if key not in DATASETS:
         if Path(name).expanduser().is_dir(): return data_from_folder(name, size=size, channels=channels, zca=zca, device=device, dtype=dtype, seed=seed, norm=norm)
         near = difflib.get_close_matches(key, names := [*DATASETS, *(k for k in READERS if k[0] != '.')], n=1)
-        raise ValueError(f'name must be one of {", ".join(names)}, or an image folder, not {str(name)!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
+        raise ValueError(f'name must be one of {", ".join(names)}, or an image folder{" or a .tsv file"*(".tsv" in READERS)}, not {str(name)!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
     if key == 'digits':
         x,y = _digits()
         keep,held = _stratified(y, 540, 0)

@@ -191,7 +191,7 @@ class Loop:
     def resume(self, saved, path):
         "Take up a run at a `state`. Raises ValueError if it was another run's."
         for k,v in self.run.items():
-            if saved['run'].get(k) != v: raise ValueError(f"checkpoint {str(path)!r} belongs to another run: its {k} was {saved['run'].get(k)!r}, not {v!r}; remove it to begin anew")
+            if saved['run'].get(k) != v: raise ValueError(f"checkpoint {str(path)!r} belongs to another run: its {k} was {saved['run'].get(k)!r}, not {v!r}; remove the folder {str(path.parent)!r} to begin anew")
         def fits(d):
             "Tensors like those that are learned, on their device."
             if {k: v.shape for k,v in d.items()} != {k: p.shape for k,p in self.params.items()}: raise ValueError('its tensors have other shapes')
@@ -209,7 +209,7 @@ class Loop:
             self.source.load_state_dict(saved['source'])
             if saved['objective']: self.objective.load_state_dict(saved['objective'])
         except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as e:
-            raise ValueError(f'checkpoint {str(path)!r} does not fit this run ({type(e).__name__}: {(str(e).splitlines() or [""])[0][:160]}); remove it to begin anew') from e
+            raise ValueError(f'checkpoint {str(path)!r} does not fit this run ({type(e).__name__}: {(str(e).splitlines() or [""])[0][:160]}); remove the folder {str(path.parent)!r} to begin anew') from e
         with torch.no_grad():
             for k,p in self.params.items(): p.copy_(new[k])
         self.started = time.perf_counter() - self.seconds
@@ -286,7 +286,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 broken = broken or e
                 warnings.warn(f'checkpoint {str(self.path(it))!r} cannot be read, looking at the one before: {e}', stacklevel=2)
-        if broken: raise ValueError(f'checkpoint {str(self.folder)!r} cannot be read ({broken}); remove it to begin anew')
+        if broken: raise ValueError(f'checkpoint {str(self.folder)!r} cannot be read ({broken}); remove the folder to begin anew')
         return None,None
 
 class _Keeper:

@@ -342,7 +342,7 @@ def show(self:Synthetic,
         fig = figure(8, min(8, .25*len(self) + 1))
         ax = fig.subplots()
         im = ax.imshow(x.reshape(len(self), -1).numpy(), aspect='auto', cmap='cividis', interpolation='nearest')
-        if len(self) <= 40: ax.set_yticks(range(len(self)), [self.label_text(s, i) for s in range(self.steps) for i in range(x.shape[1])])
+        if len(self) <= 40: ax.set_yticks(range(len(self)), [self.label_text(s, i) for s in range(self.steps) for i in range(x.shape[1])], parse_math=False)
         ax.set(title=title, xlabel='feature', ylabel='label'); fig.colorbar(im)
         return fig
     n = x.shape[1]
@@ -355,7 +355,7 @@ def show(self:Synthetic,
     for ax,(s,i) in zip(axs.flat, cells):
         im = x[s, i].movedim(0, -1).numpy()
         ax.imshow(im[..., 0] if im.shape[-1] == 1 else im, cmap='gray', vmin=0, vmax=1)
-        ax.set_title(self.label_text(s, i), fontsize=8)
+        ax.set_title(self.label_text(s, i), fontsize=8, parse_math=False)
     left = len(self) - len(cells)
     fig.suptitle(title + (f' (and {left} more)' if left else ''), fontsize=9)
     return fig

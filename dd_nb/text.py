@@ -54,6 +54,7 @@ def ppmi_vectors(
     pmi = np.log(n.data*context.sum()/(word[n.row]*context[n.col]))
     keep = pmi > 0
     m = coo_matrix((pmi[keep], (n.row[keep], n.col[keep])), shape=n.shape).tocsr()
+    if len(vocab) < 3 or not m.nnz: raise ValueError(f'min_count must leave words that occur beside each other, got {min_count}, with which {len(vocab) - 1} are left: more sentences are needed')
     u,d,_ = randomized_svd(m, min(dim, len(vocab) - 1), random_state=seed)
     v = u*np.sqrt(d)
     v /= v[1:].std()
@@ -89,9 +90,13 @@ def glove_vectors(
     return Vectors(vocab, torch.tensor([[0.]*dim, *(found[w] for w in vocab[1:])]), f'{Path(path).name}')
 
 # %% ../nbs/11_text.ipynb #3a26b59a
-def _lines(path, encoding='utf-8'):
+def _numbered(path, encoding='utf-8'):
+    "Number to line, of those that are not empty."
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
-    return [l for l in path.read_text(encoding=encoding).splitlines() if l.strip()]
+    try: return {i: l for i,l in enumerate(path.read_text(encoding=encoding).split('\n'), 1) if l.strip()}   # splitlines would also split within a sentence
+    except UnicodeDecodeError as e: raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e})') from e
+
+def _lines(path, encoding='utf-8'): return list(_numbered(path, encoding).values())
 
 TREC = dict(ABBR='abbreviation', DESC='description', ENTY='entity', HUM='human', LOC='location', NUM='number')
 
@@ -167,15 +172,16 @@ def load_text(
 ) -> Data:
     "Sentences by name, or from a file. Raises ValueError for an unknown name or a line without a class, and FileNotFoundError, saying where it looked, for a set that is absent."
     path,key = Path(name).expanduser(),str(name).lower().replace('-', '')
-    if path.suffix == '.tsv' and path.is_file():
-        pairs = [l.split('\t', 1) for l in _lines(path)]
-        for i,p in enumerate(pairs):
-            if len(p) < 2: raise ValueError(f'{str(path)!r} must hold a class, a tab and a sentence in every line, not {p[0][:40]!r} as in line {i+1}')
+    if path.suffix.lower() == '.tsv' and path.is_file():
+        rows = {i: l.split('\t', 1) for i,l in _numbered(path, 'utf-8-sig').items()}   # some editors begin a file with a mark
+        for i,p in rows.items():
+            if len(p) < 2: raise ValueError(f'{str(path)!r} must hold a class, a tab and a sentence in every line, not {p[0][:40]!r} as in line {i}')
+        pairs = list(rows.values())
         classes = sorted({c for c,_ in pairs})
         y = torch.tensor([classes.index(c) for c,_ in pairs])
         if len(classes) < 2 or len(pairs) < 2*len(classes): raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got {len(classes)} and {len(pairs)} in all')
         parts = [([pairs[i][1] for i in ix], y[ix]) for ix in _stratified(y, min(round(.3*len(y)), len(y) - len(classes)), seed)]
-        return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.stem, classes=classes, seed=seed, **kwargs)
+        return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes, seed=seed, **kwargs)
     if key not in TEXTS: raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv file, got {str(name)!r}')
     read,default = TEXTS[key]
     (train,y),(test,yt),classes = read(_data_root(root))

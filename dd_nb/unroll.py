@@ -498,7 +498,9 @@ def _probe(plan, x):
             raise ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has others: a step that is computed again would not be the same")
         (out,a,leaves),late = passed(1.),[]
         hooks = [m.register_forward_pre_hook(lambda *_: late.append(1)) for m in owner.values()]
-        try: torch.autograd.grad(out.sum(), [v for v in leaves if v.requires_grad], allow_unused=True)
+        if not out.requires_grad: raise ValueError(f'net must return logits that depend on its parameters by operations that autograd sees, got {name}, whose do not')
+        try:
+            with torch.enable_grad(): torch.autograd.grad(out.sum(), [v for v in leaves if v.requires_grad], allow_unused=True)
         except RuntimeError as e:
             if 'heckpoint' not in str(e): raise
             late.append(e)

@@ -65,7 +65,7 @@ def _tiles(fig, syn, most=40, cols=10):
     for ax in axs: ax.axis('off')
     for ax,(s,i) in zip(axs, cells):
         im = x[s, i].movedim(0, -1).squeeze(-1).numpy()
-        ax.imshow(im, cmap='gray', vmin=0, vmax=1); ax.set_title(syn.label_text(s, i)[:9], fontsize=7)
+        ax.imshow(im, cmap='gray', vmin=0, vmax=1); ax.set_title(syn.label_text(s, i)[:9], fontsize=7, parse_math=False)
 
 # %% ../nbs/21_widgets.ipynb #17ff6ef0
 def draw_run(

@@ -147,9 +147,28 @@ BAD = [
     (('dd_distill', 'digits', '--init', 'warm'), "init must be 'random', 'fixed' or 'pretrained'"),
     (('dd_distill', 'digits', '--start', 'kaiser'), "start must be"),
     (('dd_distill', 'digits', '--inner', 'lion'), 'inner must be one of'),
-    (('dd_distill', 'digits', '--eta', 0), 'lr must be positive'),
+    (('dd_distill', 'digits', '--eta', 0), 'eta must be a positive number'),
+    (('dd_distill', 'digits', '--eta', 'nan'), 'eta must be a positive number'),
+    (('dd_distill', 'digits', '--steplr', 'inf'), 'steplr must be a finite number'),
+    (('dd_distill', 'digits', '--lr', '1e300'), 'lr must be a finite number'),
     (('dd_distill', 'digits', '--iters', 0), 'iters must be at least 1'),
-    (('dd_distill', 'digits', '--batch', -3), 'batch_size must be at least 1'),
+    (('dd_distill', 'digits', '--batch', -3), 'batch must be at least 1'),
+    (('dd_distill', 'digits', '--nets', 0), 'nets must be at least 1, got 0'),
+    (('dd_distill', 'digits', '--init', 'pretrained', '--poolsize', 2), 'poolsize must be at least 3'),
+    (('dd_distill', 'digits', '--init', 'pretrained', '--poolepochs', 0), 'poolepochs must be at least 1'),
+    (('dd_distill', 'digits', '--init', 'pretrained', '--pooldata', 'nowhere'), 'pooldata must be one of'),
+    (('dd_distill', 'digits', '--pool', 'nowhere'), "init must be 'pretrained' for pool"),
+    (('dd_distill', 'digits', '--seed', -1), 'seed must be at least 0'),
+    (('dd_distill', 'digits', '--netargs', '{"shape": [3, 4, 4]}'), "netargs must not hold 'shape'"),
+    (('dd_distill', 'digits', '--device', 'meta'), "device must be one that computes"),
+    (('dd_evaluate', 'mnist-fixed-10', '--labels', 'nothere.pt'), 'labels and scale must be left out'),
+    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'foo'), 'protocol must be one of own, plain'),
+    (('dd_evaluate', 'mnist-fixed-10', '--nets', 0), 'nets must be at least 1'),
+    (('dd_evaluate', 'mnist-fixed-10', '--data', 'nowhere'), 'data must be one of'),
+    (('dd_evaluate', 'usps-mnist-100', '--data', 'digits', '--size', 28), 'pool or archs must be given'),
+    (('dd_show', 'peer.pt'), 'dd_evaluate reads those of others'),
+    (('dd_show', 'mnist-fixed-10', '--rows', 0), 'rows must be at least 1'),
+    (('dd_reproduce', 'demo', '--threads', -1), 'threads must be at least 0'),
     (('dd_distill', 'digits', '--netargs', '{'), 'netargs must be a JSON object'),
     (('dd_distill', 'digits', '--netargs', '{"colour": 3}'), 'colour'),
     (('dd_distill', 'digits', '--device', 'abacus'), 'device must be'),
@@ -159,7 +178,7 @@ BAD = [
     (('dd_evaluate', 'nowhere.pt', '--data', 'digits'), "there is no file 'nowhere.pt'"),
     (('dd_evaluate', 'nowhere.pt'), 'data must be given'),
     (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'"),
-    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of plain, tuned, augmented, got 'best'"),
+    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of own, plain, tuned, augmented, got 'best'"),
     (('dd_evaluate', 'mnist-fixed-10', '--compare'), 'protocol must be one of plain, tuned, augmented for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_reproduce', 'mnist-unfixed'), 'name must be one of'),
@@ -232,7 +251,7 @@ def test_distilling_for_pretrained_networks(tmp_path):
     assert sorted(f.name for f in (tmp_path/'pool').iterdir()) == [f'net-{i:05}.safetensors' for i in range(4)]
     assert Synthetic.load(tmp_path/'p.safetensors').meta['source']['source'] == 'PretrainedPool'
     r = sh('dd_evaluate', tmp_path/'p.safetensors')
-    assert r.returncode == 2 and 'source must be given: the set was made for networks trained beforehand' in r.stderr
+    assert r.returncode == 2 and 'pool or archs must be given: the set was made for networks trained beforehand' in r.stderr
     r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--size', 8)
     assert r.returncode == 0 and 'MLP: Score(' in r.stdout, r.stderr
     r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--archs', 'MLP')
@@ -305,3 +324,95 @@ def test_sentences_of_ones_own_with_learned_labels(here, tmp_path):
     assert r.returncode == 0 and 'the' in r.stdout, r.stderr
     r = here('dd_distill', '--labels', 'fuzzy')
     assert r.returncode == 2 and 'labels must be one of hard, plain, softmax' in r.stderr
+
+
+def test_nothing_of_the_users_is_written_over(ten, tmp_path, here):
+    "No output is an input, lies among the images, or is another output."
+    from torchvision.utils import save_image
+    path, _ = ten
+    for c in 'ab':
+        (tmp_path/'set'/c).mkdir(parents=True)
+        for i in range(8): save_image(torch.rand(3, 12, 12), tmp_path/'set'/c/f'{i}.png')
+    (tmp_path/'s.tsv').write_text('good\ta fine thing\nbad\ta poor thing\n'*8)
+    own = tmp_path/'own.safetensors'
+    own.write_bytes(path.read_bytes())
+    before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    for cmd, match in ((('dd_distill', 'set', '--out', 'set/a/0.png'), "out must not be data nor lie in it, got 'set/a/0.png'"), (('dd_distill', 's.tsv', '--out', 's.tsv'), 'out must not be data'),
+                       (('dd_distill', 'set', '--out', 'x', '--checkpoint', 'x.png'), 'checkpoint must be another file than the picture'), (('dd_show', 'own.safetensors', '--out', 'own.safetensors'), 'out must not be file'),
+                       (('dd_evaluate', 'own.safetensors', '--json', 'own.safetensors'), 'json must not be file'), (('dd_evaluate', 'own.safetensors', '--json', 'x', '--plot', 'x'), 'plot must be another file than json'),
+                       (('dd_reproduce', 'demo', '--iters', 1, '--out', '.', '--json', 'demo.safetensors'), 'json must be another file than the result')):
+        r = here(*cmd, cwd=tmp_path)
+        assert r.returncode == 2 and match in r.stderr and len(r.stderr.splitlines()) == 1, (cmd, r.stderr)
+    assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
+
+
+def test_names_with_dots_and_tildes_keep_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for k in ('.1', '.2'):
+        r = sh('dd_distill', *TINY, '--iters', 1, '--out', f'~/lr0{k}')
+        assert r.returncode == 0, r.stderr
+    assert {p.name for p in tmp_path.iterdir() if p.name[0] != '.'} == {'lr0.1', 'lr0.1.png', 'lr0.2', 'lr0.2.png'}
+
+
+def test_too_large_for_the_memory(tmp_path, here):
+    r = here('dd_distill', 'digits', '--start', 'noise', '--ipc', 10**9, cwd=tmp_path)
+    assert r.returncode == 1 and r.stderr.startswith('error: there is not enough memory for this') and len(r.stderr.splitlines()) == 1
+
+
+def test_class_names_are_not_formulas(tmp_path):
+    from torchvision.utils import save_image
+    for c in ('$100', r'$\frac$', 'x^{'):
+        (tmp_path/'money'/c).mkdir(parents=True)
+        for i in range(6): save_image(torch.rand(3, 12, 12), tmp_path/'money'/c/f'{i}.png')
+    r = sh('dd_distill', 'money', '--net', 'MLP', '--iters', 1, '--batch', 4, '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and (tmp_path/'distilled.png').exists() and r.stderr == '', r.stderr
+
+
+def test_other_data_of_the_same_name_is_not_judged_on(tmp_path, here):
+    from torchvision.utils import save_image
+    for place, n in (('one', 8), ('two', 9)):
+        for c in range(2):
+            (tmp_path/place/'digits'/f'{c}').mkdir(parents=True)
+            for i in range(n): save_image(torch.rand(1, 28, 28), tmp_path/place/'digits'/f'{c}'/f'{i}.png')
+    assert here('dd_distill', tmp_path/'one'/'digits', '--net', 'MLP', '--iters', 1, '--batch', 4, '--quiet', '--out', tmp_path/'d.safetensors').returncode == 0
+    r = here('dd_evaluate', tmp_path/'d.safetensors', cwd=tmp_path/'two')   # neither scikit-learn's digits nor those beside it
+    assert r.returncode == 2 and "data must be the path of what" in r.stderr
+    assert here('dd_evaluate', tmp_path/'d.safetensors', '--data', tmp_path/'one'/'digits', '--nets', 1).returncode == 0
+
+
+def test_another_run_in_the_way_is_answered_with_the_option(tmp_path, here):
+    args, cmd = (*TINY, '--iters', 30, '--out', tmp_path/'a.safetensors', '--quiet'), 'dd_distill'
+    class Cut:
+        def after_step(self, loop):
+            if loop.it == 3: raise KeyboardInterrupt
+    from dd_nb.distill import distill
+    from dd_nb.data import load_data
+    kept = tmp_path/'a.run'
+    from dd_nb.inits import FixedInit
+    from dd_nb.networks import MLP
+    d = load_data('digits')
+    try: distill(Synthetic.real(d, ipc=1), FixedInit(MLP(d.shape, 10)), d, iters=30, every=1, progress=False, checkpoint=kept, cbs=[Cut()])
+    except KeyboardInterrupt: pass
+    r = here(cmd, *args)
+    assert r.returncode == 2 and 'belongs to another run' in r.stderr and r.stderr.strip().endswith('; --anew begins anew, and with the options of then it goes on'), r.stderr
+    assert here(cmd, *args, '--anew').returncode == 0 and not kept.exists()
+
+
+def test_architectures_with_a_comma_and_files_from_others_editors(ten, tmp_path, here):
+    path, _ = ten
+    r = here('dd_evaluate', path, '--protocol', 'plain', '--epochs', 1, '--nets', 1, '--archs', 'ConvNet, no norm, MLP,')
+    assert r.returncode == 0 and 'ConvNet, no norm: Score' in r.stdout and 'MLP: Score' in r.stdout, r.stderr
+    from dd_nb.data import load_data
+    said = '\ufeffgood\ta fine\u2028thing\r\n\r\nbad\ta poor thing\r\n'
+    (tmp_path/'m.TSV').write_bytes((said + said[1:]*7).encode())
+    d = load_data(tmp_path/'m.TSV')
+    assert d.classes == ['bad', 'good'] and len(d.y_train) + len(d.y_test) == 16 and d.name == 'm.TSV'
+    (tmp_path/'u.tsv').write_text('good\tone two\nbad\tthree four\n'*1 + 'good\tfive six\nbad\tseven eight\n')
+    with pytest.raises(ValueError, match='min_count must leave words that occur beside each other'): load_data(tmp_path/'u.tsv')
+    (tmp_path/'l.tsv').write_bytes('good\tcaf\xe9\n'.encode('latin-1')*4)
+    with pytest.raises(ValueError, match="l.tsv' must be a text file in UTF-8"): load_data(tmp_path/'l.tsv')
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    r = subprocess.run(f'{Path(sys.executable).parent/"dd_reproduce"} | head -1', shell=True, capture_output=True, text=True)
+    assert r.stdout.startswith('demo') and r.stderr == ''

@@ -327,7 +327,7 @@ def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path):
     path = tmp_path/'run'
     run(blobs, checkpoint=path)
     blobs_ = {f: f.read_bytes() for f in path.iterdir()}
-    with pytest.raises(ValueError, match=r"step-00000040.safetensors' belongs to another run: its lr was 0.05, not 0.1; remove it"): run(blobs, checkpoint=path, lr=.1)
+    with pytest.raises(ValueError, match=r"step-00000040.safetensors' belongs to another run: its lr was 0.05, not 0.1; remove the folder '.*' to begin anew"): run(blobs, checkpoint=path, lr=.1)
     with pytest.raises(ValueError, match='belongs to another run: its seed was 0, not 1'): run(blobs, checkpoint=path, seed=1)
     with pytest.raises(ValueError, match='belongs to another run: its source was'): run(blobs, checkpoint=path, source=RandomInit(lambda: MLP(blobs.shape, blobs.n_classes, hidden=(5,))))
     with pytest.raises(ValueError, match="belongs to another run: its start was 'images "): run(blobs, checkpoint=path, syn=Synthetic.noise(blobs.shape, blobs.n_classes, seed=3))

@@ -350,3 +350,10 @@ def test_draws_are_those_of_the_seed_whatever_other_threads_do():
 
 class Seedless(Two):
     def __init__(self): super().__init__(); self.a.reset_parameters()
+
+
+def test_a_network_without_a_gradient_is_refused(data):
+    class Cut(Two):
+        def forward(self, x): return super().forward(x).detach()
+    refused(Cut(), data, 'net must return logits that depend on its parameters')
+    with torch.no_grad(): trained(real(data), functional(nn.Sequential(Two())))   # seen for the first time where nothing is recorded

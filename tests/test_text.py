@@ -153,7 +153,7 @@ def tsv(path):
 
 def test_a_file_of_ones_own(tmp_path):
     d = load_data(tsv(tmp_path/'mine.tsv'))
-    assert d.name == 'mine' and d.classes == ['animal', 'machine'] and len(d.y_test) == 72 and len(d.y_train) == 168
+    assert d.name == 'mine.tsv' and d.classes == ['animal', 'machine'] and len(d.y_test) == 72 and len(d.y_train) == 168
     (tmp_path/'bad.tsv').write_text('animal\tthe cat\nno tab\n')
     with pytest.raises(ValueError, match='as in line 2'): load_data(tmp_path/'bad.tsv')
     (tmp_path/'one.tsv').write_text('animal\tthe cat\n'*9)
