@@ -213,6 +213,65 @@ def _channels_last(state, x):
         with torch.no_grad(): _LAST[state.net] = any(isinstance(m, nn.Conv2d) for m in state.net.modules()) and takes()
     return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
 
+# %% ../nbs/06_unroll.ipynb #3be40d19
+_SOUND = weakref.WeakKeyDictionary()   # structure that has been checked -> logits of an example
+
+def _check_logits(out, n):
+    "How many logits each of `n` examples has got. Raises ValueError for anything else."
+    if torch.is_tensor(out) and out.dim() == 2 and len(out) == n: return out.shape[1]
+    raise ValueError(f'net must return logits of shape (n, classes), got {tuple(out.shape) if torch.is_tensor(out) else type(out).__name__} for {n} examples')
+
+def _check_sound(plan, x, syn=None):
+    "Refuse a network whose training changes or uses something that gradients, or the next training, would not know of: a few passes in train mode tell. And one whose logits do not fit S."
+    if plan.base.net not in _SOUND: _SOUND[plan.base.net] = _probe(plan, x)
+    if syn is None: return
+    have,want = _SOUND[plan.base.net],syn.n_classes
+    if have < want or (have > want and syn.labels.is_floating_point()): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
+
+def _probe(plan, x):
+    state = plan.first
+    net = copy.deepcopy(plan.net)
+    def notes(m): return {k: (id(v), v._version if torch.is_tensor(v) else v) for k,v in vars(m).items() if k != 'training' and (torch.is_tensor(v) or isinstance(v, (int, float)))}
+    owner = dict(net.named_modules())
+    before,name = {k: notes(m) for k,m in owner.items()},type(net).__name__
+    def passed(scale, graph=True):
+        one = (lambda v: v) if state.nets is None else (lambda v: v[0])
+        def leaf(v): v = v.detach()*scale; return v.requires_grad_(graph and v.is_floating_point())
+        p,xs = {k: leaf(one(v)) for k,v in state.params.items()},leaf(x)
+        version = xs._version
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(graph): out,b = _forward(net, p, {k: one(v).detach().clone() for k,v in state.buffers.items()}, xs)
+        if xs._version != version: raise ValueError(f'net must leave its input as it is, got {name}, which changes it in place: the images of S would drift')
+        return out,{k: v for k,v in b.items() if v.is_floating_point()},[*p.values(), xs]
+    def others(): return [hashlib.sha256(pickle.dumps(s)).digest() for s in (random.getstate(), np.random.get_state())]
+    with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        was,kept = others(),(random.getstate(), np.random.get_state())
+        out = passed(1., False)[0]
+        width = _check_logits(out, len(x))
+        again,drew = passed(1., False)[0],others() != was
+        random.setstate(kept[0]); np.random.set_state(kept[1])
+        if drew or (out.isfinite().all() and not torch.allclose(out, again, rtol=1e-2, atol=1e-2*out.abs().max().item())):
+            raise ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has others: a step that is computed again would not be the same")
+        (out,a,leaves),late = passed(1.),[]
+        hooks = [m.register_forward_pre_hook(lambda *_: late.append(1)) for m in owner.values()]
+        if not out.requires_grad: raise ValueError(f'net must return logits that depend on its parameters by operations that autograd sees, got {name}, whose do not')
+        try:
+            with torch.enable_grad(): torch.autograd.grad(out.sum(), [v for v in leaves if v.requires_grad], allow_unused=True)
+        except RuntimeError as e:
+            if 'heckpoint' not in str(e): raise
+            late.append(e)
+        for h in hooks: h.remove()
+        if late: raise ValueError(f"net must not compute its activations again (torch.utils.checkpoint), got {name}: by then it has other weights; the strategies 'recompute' and 'segments' do that for it")
+        b = passed(1.01)[1]
+    for k,m in owner.items():
+        changed = [n for n,v in notes(m).items() if before[k].get(n) != v]
+        if changed: raise ValueError(f'net must keep what training changes in its buffers, got {type(m).__name__} {k!r}, whose attribute {changed[0]!r} the forward pass changes: it would carry over from one training to the next; use register_buffer')
+    for k in a:
+        if not a[k].requires_grad and not torch.equal(a[k], b[k]):
+            m = owner[k.rpartition('.')[0]]
+            raise ValueError(f'net must update its buffers by differentiable operations, got {type(m).__name__}, which changes {k!r} outside the graph (torch.no_grad, detach, .data or a native running average), so that its gradient would be lost')
+    return width
+
 # %% ../nbs/06_unroll.ipynb #1e996910
 _NOISE = threading.RLock()   # torch's generator is shared by all threads: one noisy step at a time
 
@@ -457,64 +516,6 @@ class Pick:
     def __str__(self):
         mb = ' '.join(f'{k} {v/2**20:,.0f} MB,' for k,v in (('graphs', self.graph), ('states', self.states)))
         return f'{self.strategy} ({self.steps} steps: {mb} budget {self.budget/2**20:,.0f} MB)'
-
-_SOUND = weakref.WeakKeyDictionary()   # structure that has been checked -> logits of an example
-
-def _check_logits(out, n):
-    "How many logits each of `n` examples has got. Raises ValueError for anything else."
-    if torch.is_tensor(out) and out.dim() == 2 and len(out) == n: return out.shape[1]
-    raise ValueError(f'net must return logits of shape (n, classes), got {tuple(out.shape) if torch.is_tensor(out) else type(out).__name__} for {n} examples')
-
-def _check_sound(plan, x, syn=None):
-    "Refuse a network whose training changes or uses something that gradients, or the next training, would not know of: a few passes in train mode tell. And one whose logits do not fit S."
-    if plan.base.net not in _SOUND: _SOUND[plan.base.net] = _probe(plan, x)
-    if syn is None: return
-    have,want = _SOUND[plan.base.net],syn.n_classes
-    if have < want or (have > want and syn.labels.is_floating_point()): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
-
-def _probe(plan, x):
-    state = plan.first
-    net = copy.deepcopy(plan.net)
-    def notes(m): return {k: (id(v), v._version if torch.is_tensor(v) else v) for k,v in vars(m).items() if k != 'training' and (torch.is_tensor(v) or isinstance(v, (int, float)))}
-    owner = dict(net.named_modules())
-    before,name = {k: notes(m) for k,m in owner.items()},type(net).__name__
-    def passed(scale, graph=True):
-        one = (lambda v: v) if state.nets is None else (lambda v: v[0])
-        def leaf(v): v = v.detach()*scale; return v.requires_grad_(graph and v.is_floating_point())
-        p,xs = {k: leaf(one(v)) for k,v in state.params.items()},leaf(x)
-        version = xs._version
-        torch.manual_seed(0)
-        with torch.set_grad_enabled(graph): out,b = _forward(net, p, {k: one(v).detach().clone() for k,v in state.buffers.items()}, xs)
-        if xs._version != version: raise ValueError(f'net must leave its input as it is, got {name}, which changes it in place: the images of S would drift')
-        return out,{k: v for k,v in b.items() if v.is_floating_point()},[*p.values(), xs]
-    def others(): return [hashlib.sha256(pickle.dumps(s)).digest() for s in (random.getstate(), np.random.get_state())]
-    with _NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        was,kept = others(),(random.getstate(), np.random.get_state())
-        out = passed(1., False)[0]
-        width = _check_logits(out, len(x))
-        again,drew = passed(1., False)[0],others() != was
-        random.setstate(kept[0]); np.random.set_state(kept[1])
-        if drew or (out.isfinite().all() and not torch.allclose(out, again, rtol=1e-2, atol=1e-2*out.abs().max().item())):
-            raise ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has others: a step that is computed again would not be the same")
-        (out,a,leaves),late = passed(1.),[]
-        hooks = [m.register_forward_pre_hook(lambda *_: late.append(1)) for m in owner.values()]
-        if not out.requires_grad: raise ValueError(f'net must return logits that depend on its parameters by operations that autograd sees, got {name}, whose do not')
-        try:
-            with torch.enable_grad(): torch.autograd.grad(out.sum(), [v for v in leaves if v.requires_grad], allow_unused=True)
-        except RuntimeError as e:
-            if 'heckpoint' not in str(e): raise
-            late.append(e)
-        for h in hooks: h.remove()
-        if late: raise ValueError(f"net must not compute its activations again (torch.utils.checkpoint), got {name}: by then it has other weights; the strategies 'recompute' and 'segments' do that for it")
-        b = passed(1.01)[1]
-    for k,m in owner.items():
-        changed = [n for n,v in notes(m).items() if before[k].get(n) != v]
-        if changed: raise ValueError(f'net must keep what training changes in its buffers, got {type(m).__name__} {k!r}, whose attribute {changed[0]!r} the forward pass changes: it would carry over from one training to the next; use register_buffer')
-    for k in a:
-        if not a[k].requires_grad and not torch.equal(a[k], b[k]):
-            m = owner[k.rpartition('.')[0]]
-            raise ValueError(f'net must update its buffers by differentiable operations, got {type(m).__name__}, which changes {k!r} outside the graph (torch.no_grad, detach, .data or a native running average), so that its gradient would be lost')
-    return width
 
 _GRAPH_BYTES = weakref.WeakKeyDictionary()   # structure -> what was measured of late
 
