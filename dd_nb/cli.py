@@ -80,14 +80,15 @@ def _beside(path, suffix):
     return path.with_suffix(suffix) if path.suffix == '.safetensors' else path.with_name(path.name + suffix)
 
 def _apart(reads, writes):
-    "Raise ValueError if a file that will be written is one that is read, or in a folder that is read, or is written twice."
+    "Raise ValueError if what will be written is what is read, or would lie among images that are read, or is written twice. A new file right in an image folder, beside its classes, is none of them."
     seen = {}
     for k,p in writes.items():
         p = Path(p).resolve()
         if p in seen: raise ValueError(f'{k} must be another file than {seen[p]}, got {str(writes[k])!r} for both')
         seen[p] = k
         for r,q in reads.items():
-            if q and Path(q).exists() and (Path(q).resolve() == p or Path(q).resolve() in p.parents): raise ValueError(f'{k} must not be {r} nor lie in it, got {str(writes[k])!r}: what is there would be lost')
+            q = Path(q).resolve() if q else None
+            if q and q.exists() and (q == p or q in p.parents and (k == 'checkpoint' or p.parent != q or p.exists())): raise ValueError(f'{k} must be another file than {r} and lie outside it, got {str(writes[k])!r}')
 
 def _number(name, v, least=1, most=10**9):
     if not least <= v <= most: raise ValueError(f'{name} must be {"at least" if v < least else "at most"} {least if v < least else most}, got {v}')
