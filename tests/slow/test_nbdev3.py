@@ -31,4 +31,4 @@ def test_fastcore2(tree, new_env):
     env = new_env().reuse_packages()
     env.pip('install', '-q', 'fastcore>=2', '--no-deps', tree)
     assert int(env('-c', 'import fastcore; print(fastcore.__version__)').split('.')[0]) >= 2
-    env('-m', 'pytest', '-q', 'tests', '--ignore', 'tests/test_package.py', cwd=tree, OMP_NUM_THREADS='1')
+    env('-m', 'pytest', '-q', 'tests', '--ignore', 'tests/test_package.py', '--ignore', 'tests/test_site.py', cwd=tree, OMP_NUM_THREADS='1')   # these two need nbdev 2, which needs fastcore 1
