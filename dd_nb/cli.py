@@ -47,12 +47,12 @@ def clear_errors(
         said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
         print('error: ' + re.sub(r'; remove [^;]* to begin anew$', '; --anew begins anew, and with the options of then it goes on', said), file=sys.stderr)
         raise SystemExit(2) from e
+    except (FloatingPointError, RankError) as e:
+        print(f'error: {e}', file=sys.stderr)
+        raise SystemExit(1) from e
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError) and not re.search("can't allocate memory|out of memory", str(e)): raise
         print('error: there is not enough memory for this: choose a smaller set, batch or network', file=sys.stderr)
-        raise SystemExit(1) from e
-    except (FloatingPointError, RankError) as e:
-        print(f'error: {e}', file=sys.stderr)
         raise SystemExit(1) from e
     except KeyboardInterrupt as e:
         print(f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted', file=sys.stderr)
@@ -100,7 +100,7 @@ def _own_folder(data):
 def _data(option, name, **kwargs):
     "The data set of an option, whose errors speak of that option."
     try: return load_data(name, **kwargs)
-    except (ValueError, TypeError) as e: raise type(e)(re.sub('^name must', f'{option} must', str(e))) from e
+    except (ValueError, TypeError) as e: raise (TypeError if isinstance(e, TypeError) else ValueError)(re.sub('^name must', f'{option} must', str(e))) from e
 
 def _load_set(name):
     "A set by file, or by its name in the zoo."
@@ -192,9 +192,10 @@ def dd_distill(
             if not (0 < v if k == 'eta' else 0 <= v) or not v < 1e30: raise ValueError(f'{k} must be a {"positive" if k == "eta" else "finite"} number{"" if k == "eta" else " >= 0"}, got {v!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         checkpoint,pool = _home(checkpoint, pool)
-        path,first = check_writable(out),Ranks().rank == 0
+        path,first = Path(out).expanduser(),Ranks().rank == 0
         kept,png = Path(checkpoint or _beside(path, '.run')),_beside(path, '.png')
         _apart(dict(data=_own_folder(data)), {'out': path, 'the picture': png, 'checkpoint': kept})
+        check_writable(path)
         if first: _begin(kept, resume, anew)
         kw = _netargs(netargs)
         d = _data('data', data, root=root or None, size=size or None, zca=zca, device=device)
@@ -339,8 +340,9 @@ def dd_show(
         _number('rows', rows, 1, 1000)
         if Path(file).suffix.lower() in ('.pt', '.pth', '.npz'): raise ValueError(f'file must be a set that dd_nb has saved, got {file!r}: dd_evaluate reads those of others')
         syn = _load_set(file)
-        path = check_writable(out or _beside(Path(Path(file).name), '.png'))
+        path = Path(out or _beside(Path(Path(file).name), '.png')).expanduser()
         _apart(dict(file=file), dict(out=path))
+        check_writable(path)
         _png(syn, path, rows)
         print(syn)
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy', 'test'):
@@ -392,9 +394,10 @@ def dd_reproduce(
         if threads: torch.set_num_threads(threads)
         recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
-        path,png = check_writable(stem.with_name(stem.name + '.safetensors')),stem.with_name(stem.name + '.png')
-        if json: check_writable(json, 'json')
+        path,png = (stem.with_name(stem.name + s) for s in ('.safetensors', '.png'))
         _apart({}, {'the result': path, 'the picture': png, **(dict(json=json) if json else {}), **(dict(checkpoint=checkpoint) if checkpoint else {})})
+        check_writable(path)
+        if json: check_writable(json, 'json')
         kept,pool = Path(checkpoint or path.with_suffix('.run')),dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
         if Ranks().rank == 0: _begin(kept, resume, anew)
         syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)], checkpoint=kept, **pool, **(dict(iters=iters) if iters else {}))

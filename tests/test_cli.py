@@ -338,12 +338,12 @@ def test_nothing_of_the_users_is_written_over(ten, tmp_path, here):
     own.write_bytes(path.read_bytes())
     before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
     for cmd, match in ((('dd_distill', 'set', '--out', 'set/a/0.png'), "out must be another file than data and lie outside it, got 'set/a/0.png'"), (('dd_distill', 's.tsv', '--out', 's.tsv'), 'out must be another file than data'),
-                       (('dd_distill', 'set', '--out', 'set/a/new'), 'out must be another'), (('dd_distill', 'set', '--out', 'set/new'), "checkpoint must be another file than data and lie outside it, got 'set/new.run'"), (('dd_distill', 'set', '--out', 'x', '--checkpoint', 'x.png'), 'checkpoint must be another file than the picture'), (('dd_show', 'own.safetensors', '--out', 'own.safetensors'), 'out must be another file than file'),
+                       (('dd_distill', 'set', '--out', 'set/a/new'), 'out must be another'), (('dd_distill', 'set', '--out', 'set/c/new.safetensors'), 'out must be another'), (('dd_distill', 'set', '--out', 'set/new'), "checkpoint must be another file than data and lie outside it, got 'set/new.run'"), (('dd_distill', 'set', '--out', 'x', '--checkpoint', 'x.png'), 'checkpoint must be another file than the picture'), (('dd_show', 'own.safetensors', '--out', 'own.safetensors'), 'out must be another file than file'),
                        (('dd_evaluate', 'own.safetensors', '--json', 'own.safetensors'), 'json must be another file than file'), (('dd_evaluate', 'own.safetensors', '--json', 'x', '--plot', 'x'), 'plot must be another file than json'),
                        (('dd_reproduce', 'demo', '--iters', 1, '--out', '.', '--json', 'demo.safetensors'), 'json must be another file than the result')):
         r = here(*cmd, cwd=tmp_path)
         assert r.returncode == 2 and match in r.stderr and len(r.stderr.splitlines()) == 1, (cmd, r.stderr)
-    assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
+    assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before and not (tmp_path/'set'/'c').exists()
 
 
 def test_names_with_dots_and_tildes_keep_apart(tmp_path, monkeypatch):
