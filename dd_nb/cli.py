@@ -23,7 +23,7 @@ from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,_check_count,write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
@@ -91,7 +91,8 @@ def _apart(reads, writes):
             if q and q.exists() and (q == p or q in p.parents and (k == 'checkpoint' or p.parent != q or p.exists())): raise ValueError(f'{k} must be another file than {r} and lie outside it, got {str(writes[k])!r}')
 
 def _number(name, v, least=1, most=10**9):
-    if not least <= v <= most: raise ValueError(f'{name} must be {"at least" if v < least else "at most"} {least if v < least else most}, got {v}')
+    _check_count(name, v, least)
+    if v > most: raise ValueError(f'{name} must be at most {most}, got {v}')
 
 def _own_folder(data):
     "The folder or file that DATA names, if it is not the name of a data set."
@@ -222,14 +223,10 @@ def dd_distill(
         print(f'saved {path}' + (f' and {png}' if syn.is_image else ''))
 
 # %% ../nbs/22_cli.ipynb #03f9a61b
-def _json_object(name, text):
-    try: kw = js.loads(text)
-    except js.JSONDecodeError as e: raise ValueError(f'{name} must be a JSON object, got {text!r}') from e
-    if not isinstance(kw, dict): raise ValueError(f'{name} must be a JSON object, got {text!r}')
-    return kw
-
 def _netargs(text):
-    kw = _json_object('netargs', text)
+    try: kw = js.loads(text)
+    except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {text!r}') from e
+    if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {text!r}')
     for k in ('name', 'shape', 'n_classes'):
         if k in kw: raise ValueError(f'netargs must not hold {k!r}, which the network and the data set settle, got {text!r}')
     return kw
@@ -285,7 +282,7 @@ def dd_evaluate(
         made = syn.meta.get('data', {}) if ours else {}
         name = data or made.get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        if not data and name.lower() not in {*DATASETS, *READERS} and not Path(name).exists():
+        if not data and (own := _own_folder(name)) and not Path(own).exists():
             raise ValueError(f'data must be the path of the image folder or file that {file} was made for: it is not here as {name!r}')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
         norm = syn.norm if ours and not zca and syn.norm is not None and name == made.get('name') else None   # the scale that the set knows

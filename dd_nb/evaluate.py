@@ -26,7 +26,7 @@ from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
-from .unroll import State,_channels_last,_check_logits,_forward,_side_by_side,_twin,can_stack,loss_fn,stack,trained,unstack
+from .unroll import State,_channels_last,_check_logits,_check_width,_forward,_learns,_side_by_side,_twin,can_stack,loss_fn,stack,trained,unstack
 
 # %% ../nbs/17_evaluate.ipynb #bad4d395
 def interval(
@@ -69,13 +69,11 @@ def accuracy(
     batch_size:int|None=None, # images at a time; by default as many as stay in a processor's cache, or 4096 on a GPU
 ) -> float:                 # share of test examples whose largest logit is their class
     "Test accuracy, in [0, 1], of one network in eval mode."
-    if isinstance(state, nn.Module):
-        modes = [(m, m.training) for m in state.modules()]
-        state.eval()
+    modes = [(m, m.training) for m in state.modules()] if isinstance(state, nn.Module) else []
+    if modes: state.eval()
     def logits(x): return state(_channels_last(state, x) if isinstance(state, State) else x)
     right = sum((logits(x).argmax(1) == y).sum().item() for x,y in data.test_batches(batch_size or (128 if data.device.type == 'cpu' else 4096)))
-    if isinstance(state, nn.Module):
-        for m,was in modes: m.training = was
+    for m,was in modes: m.training = was
     return right/len(data.y_test)
 
 # %% ../nbs/17_evaluate.ipynb #7f886086
@@ -267,7 +265,7 @@ def fit(
 def _fit_stack(states, images, labels, protocol, seeds, augment, tick=lambda: None):
     "The same for many networks as one; each has its own order and augmentation."
     p,gs,z,score = protocol,[torch.Generator().manual_seed(s) for s in seeds],stack(states),LOSSES[protocol.loss]
-    learns = {k for k,v in z.net.named_parameters() if v.requires_grad}
+    learns = _learns(z.net)
     net,params,buffers = _twin(z.net, 'train'),{k: v.requires_grad_(k in learns) for k,v in z.params.items()},z.buffers
     def loss(p, b, x, y):
         out,b = _forward(net, p, b, x)
@@ -339,7 +337,7 @@ def _net_source(net, data):
 def _accuracies(jobs, data, protocol, augment, workers, tell):
     "Accuracy of each job's network, trained on its images and labels by its seed: (state, images, labels, seed). `tell` hears of every epoch and every accuracy."
     with torch.no_grad(): have = _check_logits(jobs[0][0](jobs[0][1][:2]), len(jobs[0][1][:2]))
-    if have < data.n_classes or (have > data.n_classes and jobs[0][2].dim() == 2): raise ValueError(f'net must return a logit for each of the {data.n_classes} classes, got {have}')
+    _check_width(have, data.n_classes, jobs[0][2].dim() == 2)
     if data.device.type != 'cpu' and can_stack(jobs[0][0].net):
         out = []
         for _,mine in groupby(jobs, key=lambda j: id(j[1])):   # set by set

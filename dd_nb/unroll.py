@@ -221,12 +221,14 @@ def _check_logits(out, n):
     if torch.is_tensor(out) and out.dim() == 2 and len(out) == n: return out.shape[1]
     raise ValueError(f'net must return logits of shape (n, classes), got {tuple(out.shape) if torch.is_tensor(out) else type(out).__name__} for {n} examples')
 
+def _check_width(have, want, soft):
+    "Raise ValueError where examples of `want` classes, with soft labels or hard ones, have got so many logits. With hard labels some may be idle."
+    if have < want or (have > want and soft): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
+
 def _check_sound(plan, x, syn=None):
     "Refuse a network whose training changes or uses something that gradients, or the next training, would not know of: a few passes in train mode tell. And one whose logits do not fit S."
     if plan.base.net not in _SOUND: _SOUND[plan.base.net] = _probe(plan, x)
-    if syn is None: return
-    have,want = _SOUND[plan.base.net],syn.n_classes
-    if have < want or (have > want and syn.labels.is_floating_point()): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
+    if syn is not None: _check_width(_SOUND[plan.base.net], syn.n_classes, syn.labels.is_floating_point())
 
 def _probe(plan, x):
     state = plan.first
@@ -249,7 +251,7 @@ def _probe(plan, x):
         out = passed(1., False)[0]
         width = _check_logits(out, len(x))
         again,drew = passed(1., False)[0],others() != was
-        random.setstate(kept[0]); np.random.set_state(kept[1])
+        if drew: random.setstate(kept[0]); np.random.set_state(kept[1])
         if drew or (out.isfinite().all() and not torch.allclose(out, again, rtol=1e-2, atol=1e-2*out.abs().max().item())):
             raise ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has others: a step that is computed again would not be the same")
         (out,a,leaves),late = passed(1.),[]
@@ -287,6 +289,8 @@ def _drawing(seed):
 
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
+def _learns(net): return {k for k,p in net.named_parameters() if p.requires_grad}   # the other parameters are frozen, and stay as they are
+
 class _Plan:
     "What training needs besides tensors: structure, names, update rule and order. A state is a flat list of tensors here: parameters, slots, buffers."
     def __init__(self, state, inner, steps=1, order=None, augment=None):
@@ -296,7 +300,7 @@ class _Plan:
         self.net,self.names,self.bufs,self.n0 = _twin(state.net, _train_mode(state.bn)),list(state.params),list(state.buffers),state.opt.get('n', 0)
         self.P,self.slots,self.trace,self.compile = len(state.params),SLOTS[inner.name],None,False
         self.noisy = _NOISY.get(state.net) if augment is None else None
-        learns = {k for k,p in state.net.named_parameters() if p.requires_grad}   # the others are frozen, and stay as they are
+        learns = _learns(state.net)
         self.live = [i for i,k in enumerate(self.names) if k in learns]
         if not self.live: raise ValueError('net must have a parameter that requires grad, got none: nothing of it can be trained')
 

@@ -407,7 +407,7 @@ def test_architectures_with_a_comma_and_files_from_others_editors(ten, tmp_path,
     (tmp_path/'m.TSV').write_bytes((said + said[1:]*7).encode())
     d = load_data(tmp_path/'m.TSV')
     assert d.classes == ['bad', 'good'] and len(d.y_train) + len(d.y_test) == 16 and d.name == 'm.TSV'
-    (tmp_path/'u.tsv').write_text('good\tone two\nbad\tthree four\n'*1 + 'good\tfive six\nbad\tseven eight\n')
+    (tmp_path/'u.tsv').write_text('good\tone two\nbad\tthree four\n' + 'good\tfive six\nbad\tseven eight\n')
     with pytest.raises(ValueError, match='min_count must leave words that occur beside each other'): load_data(tmp_path/'u.tsv')
     (tmp_path/'l.tsv').write_bytes('good\tcaf\xe9\n'.encode('latin-1')*4)
     with pytest.raises(ValueError, match="l.tsv' must be a text file in UTF-8"): load_data(tmp_path/'l.tsv')
