@@ -4,6 +4,7 @@ from .data import *
 from .networks import *
 from .synthetic import *
 from .batchnorm import *
+from .guard import *
 from .unroll import *
 from .inits import *
 from .linear import *
