@@ -6,51 +6,76 @@
 __all__ = ['MODES', 'explicit_norm', 'plain_norm', 'norm_layers', 'norm_stats', 'set_mode']
 
 # %% ../nbs/07_batchnorm.ipynb #480044c8
-import copy,types
+import copy,inspect,types
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm,_BatchNorm,_LazyNormBase
+from torch.overrides import TorchFunctionMode
 
 from .data import Data
 from .synthetic import Synthetic,inv_softplus
 
 # %% ../nbs/07_batchnorm.ipynb #d1beba06
-def _updated(bn, x):
-    "The buffers after a training batch `x`, as new tensors through which gradients flow: the same numbers that torch writes into the old ones."
-    count = bn.num_batches_tracked
-    if count is not None: count = count + 1
+def _updated(bn, x, m):
+    "Running mean and variance after a training batch `x`, as new tensors through which gradients flow: the same numbers that torch writes into the old ones."
     var,mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=1)
-    m = bn.momentum if bn.momentum is not None else count.to(mean.dtype).reciprocal()   # None: the average of all batches so far
-    return (1 - m)*bn.running_mean + m*mean,(1 - m)*bn.running_var + m*var,count
+    return (1 - m)*bn.running_mean + m*mean,(1 - m)*bn.running_var + m*var
+
+def _normalised(x, mean, var, weight, bias, eps):
+    "A batch by given statistics; gradients reach them."
+    scale = (var + eps).rsqrt()
+    if weight is not None: scale = scale*weight
+    shift = -mean*scale if bias is None else bias - mean*scale
+    shape = [1, -1] + [1]*(x.dim() - 2)
+    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))   # one pass over the images, as torch's own makes it
 
 def _forward(bn, x):
     "BatchNorm with its statistics as values: in train mode they are replaced, not written into, and in eval mode gradients reach them."
     bn._check_input_dim(x)
     kept = bn.running_mean is not None
-    if bn.training or not kept:
-        out = F.batch_norm(x, None, None, bn.weight, bn.bias, True, 0., bn.eps)   # statistics of the batch
-        if bn.training and kept: bn.running_mean,bn.running_var,bn.num_batches_tracked = _updated(bn, x)
-        return out
-    scale = (bn.running_var + bn.eps).rsqrt()
-    if bn.weight is not None: scale = scale*bn.weight
-    shift = -bn.running_mean*scale if bn.bias is None else bn.bias - bn.running_mean*scale
-    shape = [1, -1] + [1]*(x.dim() - 2)
-    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))   # one pass over the images, as torch's own makes it
+    if not bn.training and kept: return _normalised(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+    out = F.batch_norm(x, None, None, bn.weight, bn.bias, True, 0., bn.eps)   # statistics of the batch
+    if bn.training and kept:
+        count = bn.num_batches_tracked
+        if count is not None: count = count + 1
+        m = bn.momentum if bn.momentum is not None else count.to(x.dtype).reciprocal()   # None: the average of all batches so far
+        (bn.running_mean,bn.running_var),bn.num_batches_tracked = _updated(bn, x, m),count
+    return out
 
-def _ours(m): return getattr(vars(m).get('forward'), '__func__', None) is _forward
+class _AsValues(TorchFunctionMode):
+    "Inside, torch's `batch_norm` treats the statistics of one layer as values."
+    def __init__(self, bn): super().__init__(); self.bn = bn
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not F.batch_norm: return func(*args, **(kwargs or {}))
+        a = _BATCH_NORM.bind(*args, **(kwargs or {}))
+        a.apply_defaults()
+        x,mean,var,weight,bias,training,momentum,eps = a.args
+        if mean is None or mean is not self.bn.running_mean: return func(*args, **(kwargs or {}))
+        if not training: return _normalised(x, mean, var, weight, bias, eps)
+        self.bn.running_mean,self.bn.running_var = _updated(self.bn, x, momentum)
+        return func(x, None, None, weight, bias, True, 0., eps)
+
+_BATCH_NORM = inspect.signature(F.batch_norm)
+
+def _forward_of_its_own(bn, *args, **kwargs):
+    "The forward pass of somebody's subclass, such as timm's BatchNorm with an activation, with statistics as values."
+    with _AsValues(bn): return type(bn).forward(bn, *args, **kwargs)
+
+def _ours(m): return getattr(vars(m).get('forward'), '__func__', None) in (_forward, _forward_of_its_own)
 
 def explicit_norm(
     net:nn.Module,   # changed in place: hand over a copy
 ) -> nn.Module:      # the same network
-    """Let every BatchNorm1d, 2d, 3d and SyncBatchNorm (as on one device) treat its statistics as explicit state. Modules stay of their class, with their names, and compute the same.
-    Raises ValueError for lazy layers that have not seen a batch yet."""
+    """Let every BatchNorm1d, 2d, 3d and SyncBatchNorm (as on one device), and subclasses that call torch's `batch_norm`, treat its statistics as
+    explicit state. Modules stay of their class, with their names, and compute the same. Raises ValueError for lazy layers that have not seen a batch yet."""
     for name,m in net.named_modules():
         if not isinstance(m, _BatchNorm): continue
         if isinstance(m, _LazyNormBase) and m.has_uninitialized_params(): raise ValueError(f'net must have seen a batch before, got the uninitialised {type(m).__name__} {name!r}')
-        if 'forward' not in vars(m) and type(m).forward in (_BatchNorm.forward, SyncBatchNorm.forward): m.forward = types.MethodType(_forward, m)   # one with a forward of its own is left alone
+        torchs = type(m).forward in (_BatchNorm.forward, SyncBatchNorm.forward)
+        if 'forward' not in vars(m): m.forward = types.MethodType(_forward if torchs else _forward_of_its_own, m)
     return net
 
 def plain_norm(

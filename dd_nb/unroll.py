@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'real_dtype', 'can_stack', 'loss_fn', 'check_width',
-           'train_step', 'trained', 'Pick', 'pick_strategy', 'unroll', 'adjoint_norms', 'real_loss', 'Unroll', 'stack',
-           'unstack', 'hypergradients']
+           'train_step', 'trained', 'Pick', 'pick_strategy', 'unroll', 'adjoint_norms', 'real_loss', 'Unroll',
+           'GradientCheck', 'check_gradient', 'stack', 'unstack', 'hypergradients']
 
 # %% ../nbs/06_unroll.ipynb #f501ea88
 import copy,hashlib,io,math,numbers,os,pickle,threading,types,warnings,weakref
@@ -418,7 +418,7 @@ def _back(plan, z, n, x, y, lr, lam, want, zeros=False, check=False):
     pairs = [(v, l) for v,l in zip(new, lam) if l is not None and v.requires_grad]
     ins = [*(v for v in (*z, lr, x, y) if v.requires_grad), *plan.extras]
     if not pairs: return [None]*len(ins)
-    if check: _check_leaves(plan, [v for v,_ in pairs], ins)
+    if check and want[0]: _check_leaves(plan, [v for v,_ in pairs], ins)
     return torch.autograd.grad([v for v,_ in pairs], ins, [l for _,l in pairs], allow_unused=True, materialize_grads=zeros,
                                retain_graph=bool(plan.extras))   # what made an extra is gone through at every step
 
@@ -753,6 +753,93 @@ def _first_not_finite(syn, state, terminal, augment=None):
     back = [t for t in range(T, -1, -1) if not math.isfinite(norms[t])]
     if back: return f'training is finite, the way back overflows at inner step {back[0]} of {T}'
     return f'every inner step of {T} is finite for this network and batch; the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}'
+
+# %% ../nbs/06_unroll.ipynb #e03d7651
+@dataclass(frozen=True)
+class GradientCheck:
+    "What `check_gradient` found: slopes of the outer loss along random directions of S."
+    differences:tuple      # by central differences of an ordinary training
+    slopes:dict            # strategy -> the same by its gradient
+    refused:str=''         # what the door said, if it did not let the network in
+    tol:float=1e-4         # relative error that is taken for right: differences of ReLUs are no better
+
+    @property
+    def errors(self) -> dict:
+        "Relative error of each strategy: ||a - b||/||b|| over the directions."
+        want = torch.tensor(self.differences, dtype=torch.float64)
+        small = torch.finfo(want.dtype).tiny
+        return {k: ((torch.tensor(v, dtype=want.dtype) - want).norm()/want.norm().clamp(min=small)).item() for k,v in self.slopes.items()}
+
+    @property
+    def ok(self) -> bool: "Whether every strategy is right."; return not self.refused and all(e < self.tol for e in self.errors.values())
+
+    def __repr__(self):
+        if self.refused: return f'refused: {self.refused}'
+        def row(k, vs, e=''): return f'{k:12}' + ''.join(f'{v:13.5g}' for v in vs) + f'   {e}'
+        rows = [row('differences', self.differences, 'relative error'), *(row(k, v, f'{self.errors[k]:.0e}') for k,v in self.slopes.items())]
+        wrong = [k for k,e in self.errors.items() if not e < self.tol]
+        said = f'wrong by {", ".join(wrong)}: do not trust this gradient' if wrong else 'right: each strategy is the slope of an ordinary training'
+        return '\n'.join([*rows, said])
+
+def _trained_as_ever(net, syn, images, labels, steps, seed):
+    "A copy of a module after an ordinary training with torch.optim, in eval mode."
+    net,inner = copied(net),syn.inner
+    held = [m for m in net.modules() if net.training and not m.training]
+    net.train()
+    for m in held: m.eval()
+    kw,learned = dict(lr=1., weight_decay=inner.weight_decay),[p for p in net.parameters() if p.requires_grad]
+    if inner.name == 'adam': opt = torch.optim.Adam(learned, betas=(inner.beta1, inner.beta2), eps=inner.eps, **kw)
+    else: opt = torch.optim.SGD(learned, momentum=inner.momentum*(inner.name == 'momentum'), nesterov=inner.nesterov and inner.name == 'momentum', **kw)
+    for t in range(steps):
+        if syn.order is None: x,y = images[t % syn.steps],labels[t % syn.steps]
+        else: x,y = images.flatten(0, 1)[syn.order[t]],labels.flatten(0, 1)[syn.order[t]]
+        opt.param_groups[0]['lr'] = syn.lrs[t].item()
+        opt.zero_grad()
+        torch.manual_seed(seed + t)   # dropout has the mask that it has in the unrolled step
+        F.cross_entropy(net(x), y).backward()
+        opt.step()
+    return net.eval()
+
+def check_gradient(
+    net:nn.Module,             # a network of your own, which takes examples of S; not changed
+    syn:Synthetic,             # a small S, for its shapes, schedule and inner optimiser; not changed
+    batch:tuple|None=None,     # real images (n, ...) and labels (n,); by default S's own, moved a little
+    steps:int|None=None,       # inner steps; by default the schedule of S, but at most 10
+    directions:int=4,          # random directions, in the space of S's images
+    seed:int=0,                # of the directions and of dropout
+) -> GradientCheck:            # prints as a table and a verdict
+    """Hold the gradient of every strategy against finite differences of an ordinary training of `net` by torch.optim, in float64. Raises
+    ValueError for a policy of BatchNorm that an ordinary training has not."""
+    if syn.bn not in ('tracked', 'batch'): raise ValueError(f"bn must be 'tracked' or 'batch' to be compared with an ordinary training, got {syn.bn!r}")
+    _check_count('directions', directions)
+    f64,steps = torch.float64,min(syn.n_steps, 10) if steps is None else steps
+    if not 1 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 1..{syn.n_steps}, the inner steps of the set, got {steps!r}')
+    syn,net = syn.copy().to('cpu', f64).changed(bn='tracked'),copied(net).cpu()
+    g = torch.Generator().manual_seed(seed)
+    try: state = replace(functional(net).to('cpu', f64), seed=seed)
+    except (ValueError, TypeError) as e: return GradientCheck((), {}, str(e))
+    own = dict((*net.named_parameters(), *net.named_buffers()))
+    for k,v in {**state.params, **state.buffers}.items(): own[k].data = v.clone()
+    labels = syn.labels.detach()
+    point = syn.images.detach() + .1*torch.randn(syn.images.shape, generator=g, dtype=f64)   # real images have ties, at which a maximum has no slope
+    syn = syn.changed(images=point)
+    if batch is None: batch = point.flatten(0, 1) + .3*torch.randn(point.flatten(0, 1).shape, generator=g, dtype=f64),labels.flatten(0, 1)
+    x,y = batch[0].cpu().to(f64),batch[1].cpu()
+    dirs = [torch.randn(point.shape, generator=g, dtype=f64) for _ in range(directions)]
+    slopes = {}
+    for k in STRATEGIES[1:]:
+        try: loss = unroll(syn, state, lambda s: loss_fn(s[0](x), y), k, at=[steps])
+        except ValueError as e: return GradientCheck((), {}, str(e))
+        d, = torch.autograd.grad(loss, [syn.images], allow_unused=True, materialize_grads=True)
+        slopes[k] = tuple((d*v).sum().item() for v in dirs)
+    @torch.no_grad()
+    def outer(images):
+        with torch.enable_grad(): after = _trained_as_ever(net, syn, images, labels, steps, seed)
+        return F.cross_entropy(after(x), y).item()
+    def slope(v):
+        fd = [(outer(point + h*v) - outer(point - h*v))/(2*h) for h in (1e-5, 1e-6, 1e-7)]
+        return min(((abs(a - b), b) for a,b in zip(fd, fd[1:])))[1]   # where it depends least on the step
+    with torch.random.fork_rng(devices=[]): return GradientCheck(tuple(map(slope, dirs)), slopes)
 
 # %% ../nbs/06_unroll.ipynb #08750c17
 def stack(
