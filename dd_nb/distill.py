@@ -234,7 +234,7 @@ def _states(folder): "Files of a run's states, by outer step."; return {int(p.st
 def _looks(tensors):
     "What tensors look like, to four digits: elsewhere the last ones may differ."
     def look(t):
-        a = t.detach().cpu().double().abs().flatten()
+        a = t.detach().cpu().abs().double().flatten()
         return f'{a.mean().item():.4g} {(a*torch.linspace(0, 1, len(a), dtype=a.dtype)).mean().item():.4g}'
     return ', '.join(f'{k} {look(t)}' for k,t in tensors.items() if t is not None and t.numel())
 
@@ -322,6 +322,17 @@ def _check_parts(syn, source, data, objective, schedule, betas):
     if not isinstance(schedule, str) and not callable(schedule): raise TypeError(f'schedule must be one of {", ".join(SCHEDULES)} or a function of (it, iters), got {schedule!r}')
     if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas): raise ValueError(f'betas must be two numbers in [0, 1), got {betas!r}')
 
+def _check_precision(dtype):
+    "Raise ValueError for numbers so coarse that the outer Adam would divide 0 by 0."
+    if torch.tensor(1e-8, dtype=dtype) == 0:
+        raise ValueError(f"dtype must be a floating-point type in which Adam's eps of 1e-8 is not 0, such as torch.float32, got {dtype}")
+
+def _check_finite(params, it):
+    "Raise FloatingPointError if an update has broken S."
+    for k,p in params.items():
+        if not torch.isfinite(p).all():
+            raise FloatingPointError(f'{k} of S must stay finite, but the update after outer step {it} has made NaN or infinity of it: lower lr')
+
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
@@ -342,13 +353,14 @@ def distill(
     keep:str='best',         # end on the 'best' iterate by validation, or the 'last'
     average:float|None=None, # also follow an exponential average of the iterates with this decay, such as .99, as a further candidate for the best
     seed:int|None=0,         # of real batches, the validation split and the source; None draws one, which `syn.meta` then names
+    balanced:bool=False,     # real batches hold equally many examples of each class, whatever their sizes in the data
     device=None,             # where to compute; by default where `data` is
     dtype=None,              # floating-point dtype; by default the data's
     cbs=(),                  # further callbacks; under torchrun they run in every process
     progress:bool=True,      # show a progress bar
     checkpoint:'str|Path|Checkpoints|None'=None, # folder that keeps the state of the run at every validation; where it holds one, the run goes on from there, on any number of processes
 ) -> History:
-    """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if that ends in NaN,
+    """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if S or its hypergradient ends in NaN,
     `RankError` in the others if one of several processes fails, ValueError for a checkpoint of another run, and, with a checkpoint, `Interrupted` after Ctrl-C or SIGTERM."""
     _check_parts(syn, source, data, objective, schedule, betas)
     for k,v in dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval, every=1 if every is None else every).items(): _check_count(k, v)
@@ -363,6 +375,7 @@ def distill(
     if seed is not None: _seeded(seed)
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
     check_fits(syn, data)
+    _check_precision(dtype or data.dtype)
     objective,ranks = objective or Unroll(),Ranks()
     keeper = _Keeper(checkpoint, ranks)
     saved,path = keeper.load()
@@ -372,7 +385,8 @@ def distill(
                clip=[clip.factor, clip.decay, clip.patience, clip.max_norm], objective=re.sub(r' at 0x\w+', '', objective.settings() if hasattr(objective, 'settings') else repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''): run['start'] = syn.meta['start']   # S as the call left it that was cut off
     schedule,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,every or max(1, iters//50)
-    if checkpoint: run |= dict(rates=[float(schedule(i*iters//8, iters)) for i in range(8)], real=_looks(dict(x=data.batch(256, data.generator(0))[0], y=data.y_train)))
+    if balanced: run['balanced'] = True
+    if checkpoint: run |= dict(rates=[float(schedule(i*iters//8, iters)) for i in range(8)], real=data.digest)
     data = data.to(device, dtype)
     try: real = data if n_valid == 0 else split_validation(data, n_valid, seed)
     except (TypeError, ValueError) as e: raise type(e)(str(e).replace('n must', 'n_valid must', 1)) from e
@@ -386,7 +400,6 @@ def distill(
     params = syn.named_parameters()
     own = dict(images=lr, raw_labels=lr if lr_labels is None else lr_labels)
     opt = torch.optim.Adam([dict(params=[p], lr=own.get(k, lr_lrs)) for k,p in params.items()], betas=betas)
-    rates = [g['lr'] for g in opt.param_groups]
     gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
     loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip, history=History(),
                 n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs],
@@ -413,21 +426,24 @@ def distill(
             keeper.save(loop)
             loop.started += time.perf_counter() - now   # validation is not distilling
 
+    rates = [g['lr'] for g in opt.param_groups]
     if saved: loop.resume(saved, path)
+    for g,r in zip(opt.param_groups, rates): g['initial_lr'] = r   # as torch's schedules call it
     low,high = (inv_softplus(torch.tensor(v, dtype=torch.float64)).item() for v in LR_RANGE)
     try:
         keeper.__enter__()
         loop.call('before_run')
         if not loop.it: validate()
         for it in range(loop.it, iters):
-            for g,r in zip(opt.param_groups, rates): g['lr'] = r*schedule(it, iters)
-            opt.zero_grad()
+            for g in loop.opt.param_groups: g['lr'] = g.setdefault('initial_lr', g['lr'])*schedule(it, iters)   # a callback may have put another
+            loop.opt.zero_grad()
             states = [replace(s, seed=int(torch.randint(2**62, (), generator=noise))) for s in source.draw(n_nets)]   # fetch
-            batches = [real.batch(batch_size, gen) for _ in states]
+            batches = [real.batch(batch_size, gen, **(dict(balanced=True) if balanced else {})) for _ in states]
             loop.loss,grads = ranks.mean(lambda mine: hypergradients(objective, syn, [states[i] for i in mine], [batches[i] for i in mine]), n_nets, list(params.values()), it)   # train on S, compute the objective
             for p,g in zip(params.values(), grads): p.grad = g if math.isfinite(loop.loss) else torch.full_like(g, math.nan)
             if loop.clip(list(params.values()), it, lambda: objective.explain(syn, states[0], batches[0]) if hasattr(objective, 'explain') else ''):
-                opt.step()                                                   # update S
+                loop.opt.step()                                              # update S
+                _check_finite(params, it)
                 if 'raw_lrs' in params:
                     with torch.no_grad():
                         r = params['raw_lrs']
@@ -453,7 +469,7 @@ def distill(
             with torch.no_grad():
                 for k,p in params.items(): p.copy_(loop.best[2][k])
             loop.history.best_accuracy,loop.history.best_it = loop.best[:2]
-        opt.zero_grad()
+        loop.opt.zero_grad()
         syn.init = source.stored() if source.fixed else None
         syn.meta |= dict(data=data.describe(), source=source.describe(), outer_steps=loop.it, seconds=round(loop.seconds, 1), seed=seed,
                          best_it=loop.history.best_it, validation_accuracy=loop.history.best_accuracy, objective=repr(objective), **(dict(start=run['start']) if checkpoint else {}))

@@ -50,6 +50,7 @@ def rates(
 
 class Poison(Unroll):
     "The objective L_{K->T} of Wang et al. (2018): the loss of a network trained on S on real examples, of which those of class K are labelled T."
+    stacks = True   # its real batch may have a leading dimension of networks
     asks = 'mean of the rate from K to T and the accuracy on the other classes'   # by what S is chosen and scored
     def __init__(self,
         source:int,        # class K, which is to be mistaken
@@ -71,7 +72,7 @@ class Poison(Unroll):
         wanted = torch.where(y == self.source, self.target, y)
         if self.weight == 1: return x,wanted
         heavy = (1 + (self.weight - 1)*(y == self.source).to(x.dtype))*n_classes/(n_classes - 1 + self.weight)
-        return x,F.one_hot(wanted, n_classes)*heavy[:, None]
+        return x,F.one_hot(wanted, n_classes)*heavy[..., None]
 
     def __call__(self, syn, state, batch):
         loss = super().__call__(syn, state, self.relabelled(batch, syn.n_classes))

@@ -798,6 +798,7 @@ def _trained_as_ever(net, syn, images, labels, steps, seed):
         torch.manual_seed(seed + t)   # dropout has the mask that it has in the unrolled step
         F.cross_entropy(net(x), y).backward()
         opt.step()
+        for b in net.buffers(): b.detach_()   # one that a layer updates by recorded operations would hold the graph of all steps
     return net.eval()
 
 def check_gradient(
