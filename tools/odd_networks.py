@@ -3,6 +3,7 @@ state, noise from elsewhere. Each must have the gradient of plain autograd under
 import collections
 import copy
 import random
+import sys
 import warnings
 from dataclasses import replace
 
@@ -234,7 +235,7 @@ def judge(seed):
         warnings.simplefilter('ignore')
         torch.manual_seed(seed)
         net, names, kinked = random_net(rng)
-        syn = Synthetic.noise((6,), 3, ipc=rng.choice([1, 2]), steps=rng.choice([1, 2]), epochs=2, lr=.1, inner=rng.choice(['sgd', 'momentum', 'adam']), seed=seed).to(dtype=f64)
+        syn = Synthetic.noise((6,), 3, ipc=rng.choice([1, 2]), steps=rng.choice([1, 2]), epochs=2, lr=.1, inner=rng.choice(['sgd', 'momentum', dict(name='adam', eps=1e-3)]), seed=seed).to(dtype=f64)
         if rng.random() < .3: syn = syn.changed(labels=F.one_hot(syn.labels, 3).to(f64)*.8 + .2/3)
         batch = torch.randn(7, 6, dtype=f64), torch.arange(7) % 3
         try:
@@ -254,14 +255,14 @@ def judge(seed):
             if (plain_gradient(net, syn, state, batch) - gs[0]).norm()/norm > 1e-8: return 'not plain autograd', names
         if gs[0].norm() > 1e-7 and 'halved' not in names:   # a hook on the way back is meant to give another slope
             worst = max(check.errors.values())
-            if not worst < (1e-2 if kinked else 1e-4): return f'differences of an ordinary training: {worst:.0e}', names
+            if not worst < max(1e-2 if kinked else 1e-4, check.limit): return f'differences of an ordinary training: {worst:.0e}', names
     odd = [n for n in names if n in {p.__name__ for p in ODD}]
     return (f'let in: {odd}' if odd else 'right'), names
 
 
 if __name__ == '__main__':
     counts = collections.Counter()
-    for seed in range(300):
+    for seed in range(*map(int, sys.argv[1:] or [0, 300])):
         verdict, names = judge(seed)
         counts[verdict if verdict in ('right', 'refused') else 'wrong'] += 1
         if verdict not in ('right', 'refused'): print(seed, verdict, names)
