@@ -1,5 +1,6 @@
 "Compiled steps, for every inner optimiser and a convolutional network: a minute or more each."
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from test_unroll import INNERS, problem, rel, test_compiled_steps_give_the_same_gradient  # noqa: E402
 
+import dd_nb.unroll as unroll_room  # noqa: E402
 from dd_nb.unroll import Unroll, functional  # noqa: E402
 
 
@@ -30,3 +32,29 @@ def test_batchnorm(policy):
     syn = syn.with_bn(policy)
     fast = torch.autograd.grad(Unroll('recompute', compile=True)(syn, functional(net), batch), syn.parameters())
     for a, b in zip(fast, torch.autograd.grad(Unroll('graph')(syn, functional(net), batch), syn.parameters())): assert rel(a, b) < 1e-10
+
+
+def test_a_changed_loss_is_compiled_anew(monkeypatch):
+    syn, state, batch = problem(2, 3, 'sgd', .02)
+    def grads(**kw): return torch.autograd.grad(Unroll('recompute', chunk=None, **kw)(syn, state, batch), syn.parameters())
+    grads(compile=True)
+    monkeypatch.setattr(unroll_room, 'loss_fn', lambda out, y: torch.nn.functional.cross_entropy(2*out, y))
+    for a, b in zip(grads(compile=True), grads()): assert rel(a, b) < 1e-10
+
+
+@pytest.mark.parametrize('layer', [lambda: nn.BatchNorm1d(8, momentum=None), lambda: Branching()], ids=['cumulative', 'branching'])
+def test_what_cannot_be_compiled_runs_without(layer):
+    syn, _, batch = problem(2, 3, 'momentum', .02)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(syn.images[0, 0].numel(), 8), layer(), nn.Tanh(), nn.Linear(8, syn.n_classes)).to(syn.images.dtype)
+    def grads(**kw): return torch.autograd.grad(Unroll('recompute', chunk=None, **kw)(syn, functional(net), batch), syn.parameters())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        fast = grads(compile=True)
+    for a, b in zip(fast, grads()): assert rel(a, b) < 1e-10
+    assert {str(w.message).split(':')[0] for w in said if 'compile' in str(w.message)} <= {'compile=True is left out, steps run as without it'}
+
+
+class Branching(nn.Module):
+    "Looks at numbers to decide what to do, which a trace cannot follow."
+    def forward(self, x): return 2*x if x.sum() > 0 else x.clone()
