@@ -2,6 +2,8 @@
 # make test       everything that must pass before a merge
 # make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until a file changes
 # make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
+# make gpu        what one GPU can show of it, in eight minutes: out/gpu/gpu.json; DRY_RUN=1 walks through all of it on a CPU
+# make gpu-data   pack the data that this takes into .gpu, for a machine that has no network
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README
 # make site       the notebooks and every public name as web pages, in _site
 # make docs       the same by nbdev and Quarto, in _docs (needs Quarto)
@@ -23,7 +25,7 @@ SLOW  := $(patsubst tests/slow/%.py,out/tests/%.ok,$(wildcard tests/slow/test_*.
 test test-all: export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= agg
 
-.PHONY: demo install test test-all soak prepare readme site docs clean
+.PHONY: demo install test test-all soak prepare readme site docs gpu gpu-data clean
 # One thread: the network is small, two are hardly faster, and on a busy core they wait for each other
 demo: $(STAMP)
 	$(BIN)/dd_reproduce demo --out out --threads 1
@@ -54,6 +56,12 @@ out/tests/soak.ok: $(FILES) | $(STAMP)
 
 soak: $(STAMP)
 	$(PY) tools/soak.py
+
+gpu: $(STAMP)
+	$(PY) tools/gpu.py --out out/gpu --budget 480 $(if $(wildcard .gpu/*.npz),--data .gpu) $(if $(DRY_RUN),--dry-run)
+
+gpu-data: $(STAMP)
+	$(PY) tools/gpu.py --pack .gpu
 
 prepare: $(STAMP)
 	$(PY) -c 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'

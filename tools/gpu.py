@@ -3,10 +3,11 @@
 - tests:      the tests that are skipped where there is no GPU
 - exact:      hypergradients in float64 and float32 against the CPU's, stacks of networks against one by one, accuracies against the CPU's
 - flows:      small runs of everything, once with `device='cuda'` and once under `torch.set_default_device('cuda')`
-- hypergrad:  time and memory of every strategy beside stepwise, whole graph, higher and torchopt
+- hypergrad:  time and memory of every strategy beside stepwise, whole graph, higher and torchopt; of four networks at once; as CUDA graphs
 - judge:      `evaluate` and `benchmark` of twenty networks beside one by one
 - families:   outer steps a second of every method of the review
 - distil:     distillations of fixed length, whose sets are kept
+- compiled:   compiled steps, which take a minute to compile
 
 Each row stands by itself: one that fails is reported by its error and the line of dd_nb that raised it, and the next one runs. After every row the results so
 far are written to OUT/gpu.json. A part ends when its seconds are over, whatever it is doing.
@@ -52,7 +53,8 @@ from dd_nb.unroll import STRATEGIES, Unroll, adjoint_norms, check_gradient, func
 from dd_nb.zoo import family_recipe, get_recipe, recipe_objective, recipe_source, recipe_start, reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = dict(tests=60, exact=70, flows=120, hypergrad=130, judge=45, families=55, distil=330)   # at most; with --budget, no more than are left
+SECONDS = dict(tests=40, exact=60, flows=100, hypergrad=115, judge=35, families=45, distil=300, compiled=80)   # at most; with --budget, no more than are left
+RESERVED = 75   # of the budget, for what comes after the distillations
 PACKED = 7000   # training images of CIFAR-10 that are packed: all of them would not fit where little can be carried
 
 
@@ -212,7 +214,7 @@ def on(problem, device):
 
 def part_tests(ctx):
     report = ctx.out/'tests.xml'
-    files = [str(ROOT/'tests'/f'test_{n}.py') for n in ('unroll', 'text', 'data', 'networks')]
+    files = [str(ROOT/'tests'/f'test_{n}.py') for n in (('networks',) if ctx.dry else ('unroll', 'text', 'data', 'networks'))]
     def run():
         names = 'gpu or cuda or seed_and_device'
         r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', names, f'--junitxml={report}', *files], cwd=ROOT, capture_output=True, text=True, timeout=max(1, ctx.left()))
@@ -255,22 +257,24 @@ def part_exact(ctx):
     f64, f32 = torch.float64, torch.float32
     cases = _exact_cases()
     if ctx.dry: cases = {k: cases[k] for k in ('LeNet', 'MLP, Adam')}
-    for name, c in cases.items():
-        def one(c=c):
-            p = _exact(ctx, c)
-            with torch.random.fork_rng(): want = _grads(p, 'cpu', f64, strategy='graph')
-            out = dict(float64={}, float32={}, tf32={}, errors={})
-            for s in STRATEGIES[1:]:
-                for key, dtype, fast in (('float64', f64, False), ('float32', f32, False), ('tf32', f32, True)):
-                    try:
-                        with tf32(fast): out[key][s] = distance(_grads(p, ctx.device, dtype, strategy=s), want)
-                    except Exception as e: out['errors'][f'{key}, {s}'] = said(e)
-            out['float32 on the CPU'] = distance(_grads(p, 'cpu', f32, strategy='graph'), want)
-            if not out['errors']: del out['errors']
-            worst = {k: max(out[k].values(), default=math.nan) for k in ('float64', 'float32', 'tf32')}
-            return out | dict(worst64=worst['float64'], worst32=worst['float32'], worst_tf32=worst['tf32'],
-                              ok=worst['float64'] < 1e-10 and worst['float32'] < max(1e-4, 5*out['float32 on the CPU']))   # Adam's first steps divide by small numbers
-        ctx.row('exact', name, one)
+    def one(c):
+        p = _exact(ctx, c)
+        with torch.random.fork_rng(): want = _grads(p, 'cpu', f64, strategy='graph')
+        out = dict(float64={}, float32={}, tf32={}, errors={})
+        for s in STRATEGIES[1:]:
+            for key, dtype, fast in (('float64', f64, False), ('float32', f32, False), ('tf32', f32, True)):
+                try:
+                    with tf32(fast): out[key][s] = distance(_grads(p, ctx.device, dtype, strategy=s), want)
+                except Exception as e: out['errors'][f'{key}, {s}'] = said(e)
+        out['float32 on the CPU'] = distance(_grads(p, 'cpu', f32, strategy='graph'), want)
+        if not out['errors']: del out['errors']
+        worst = {k: max(out[k].values(), default=math.nan) for k in ('float64', 'float32', 'tf32')}
+        return out | dict(worst64=worst['float64'], worst32=worst['float32'], worst_tf32=worst['tf32'],
+                          ok=worst['float64'] < 1e-10 and worst['float32'] < max(1e-4, 5*out['float32 on the CPU']))   # Adam's first steps divide by small numbers
+    def exactly(cases):
+        for name, c in cases.items(): ctx.row('exact', name, one, c)
+    big = ('AlexNet', 'ResNet18, BatchNorm', 'VGG11, BatchNorm')   # last: their references take the CPU some seconds
+    exactly({k: c for k, c in cases.items() if k not in big})
     for name in list(cases)[:5]:
         def stacked(c=cases[name]):
             p, out = _exact(ctx, c, 3), {}
@@ -294,6 +298,7 @@ def part_exact(ctx):
         said_net = ' '.join(map(str, net.values()))
         ctx.row('exact', f'evaluate, {said_net}', judged, net, lambda source, d: evaluate(syn, source, d, n))
         ctx.row('exact', f'benchmark, {said_net}', judged, net, lambda source, d: benchmark(syn, d, source, Protocol(epochs=20), n))
+    exactly({k: c for k, c in cases.items() if k in big})
 
 
 class _Dropout(nn.Sequential):
@@ -582,16 +587,14 @@ def _rounds(ctx, part, title, p, contenders, ref, base, repeats=5):
     "Contenders in turn, `repeats` times; medians, ratios to `base`, errors against `ref` in float64."
     rows, runs = {}, {}
     def warm(f, exact):
-        first = seconds(ctx, lambda: f(p), 1)[0]
-        f(p)
-        grads = f(p)[1]
-        r = dict(first=first, memory=peak(ctx, lambda: f(p)))
-        if grads is not None and exact is not None: r['error'] = distance(grads, exact)
+        got, r = {}, dict(first=seconds(ctx, lambda: f(p), 1)[0])
+        r['memory'] = peak(ctx, lambda: got.update(grads=f(p)[1]))
+        if got['grads'] is not None and exact is not None: r['error'] = distance(got['grads'], exact)
         return r
-    try: exact = ref()
-    except Exception as e: exact = None; ctx.results['parts'].setdefault(part, {})[f'{title}: reference'] = said(e)
+    exact = {}
+    ctx.row(part, f'{title}: reference in float64', lambda: exact.update(grads=ref()))
     for k, f in contenders.items():
-        r = ctx.row(part, f'{title}: {k}', warm, f, exact)
+        r = ctx.row(part, f'{title}: {k}', warm, f, exact.get('grads'))
         if r and 'first' in r: rows[k], runs[k] = r, []
     names = list(rows)
     for i in range(repeats):
@@ -599,46 +602,49 @@ def _rounds(ctx, part, title, p, contenders, ref, base, repeats=5):
             if ctx.left() <= 0: break
             try:
                 with at_most(ctx.left()): runs[k] += seconds(ctx, lambda: contenders[k](p), 1)
-            except (TimeUp, Exception) as e: rows[k]['error in rounds'] = f'{type(e).__name__}: {e}'[:200]
+            except (TimeUp, Exception) as e: rows[k]['fault in rounds'] = said(e)['fault']
     for k, ts in runs.items():
         if ts: rows[k] |= dict(median=statistics.median(ts), least=min(ts), most=max(ts), rounds=len(ts))
     for r in rows.values():
         if 'median' in r and 'median' in rows.get(base, {}): r['ratio'] = r['median']/rows[base]['median']
     ctx.write()
+    if ctx.cuda: torch.cuda.empty_cache()
     print(f'{title}: ' + ', '.join(f"{k} {1e3*r['median']:.1f} ms ({r.get('ratio', math.nan):.2f})" for k, r in rows.items() if 'median' in r), flush=True)
 
 
-def part_hypergrad(ctx):
+def _tasks(ctx):
     tasks = {'LeNet': dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024),
              'ConvNet 128': dict(net='ConvNet', args=dict(width=128), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)}
-    if ctx.toy: tasks = {k: {**t, 'steps': 2, 'epochs': 2, 'batch': 32, 'args': {k: min(v, 16) for k, v in t['args'].items()}} for k, t in tasks.items()}
-    if ctx.dry: tasks = {'LeNet': tasks['LeNet']}
-    own = dict(CONTENDERS)
-    few = ('plain', 'stepwise', 'whole graph', 'graph', 'recompute', 'segments', 'higher', 'torchopt')
-    with tf32(False):
-        for name, t in tasks.items():
-            p = on(Problem(**t), ctx.device)
-            c = {k: own[k] for k in few}
-            c |= {'graph, all at once': _ours(strategy='graph', chunk=None), 'recompute, all at once': _ours(strategy='recompute', chunk=None)}
-            if ctx.cuda:
-                c |= {'captured graph': _Captured(_ours(strategy='graph', chunk=None)), 'captured recompute': _Captured(_ours(strategy='recompute', chunk=None)), 'captured stepwise': _Captured(own['stepwise'])}
-            if not ctx.toy: c |= {'compiled': _ours(strategy='recompute', compile=True), 'compiled, all at once': _ours(strategy='recompute', compile=True, chunk=None)}
-            def exact(t=t): return own['whole graph'](on(Problem(**t, dtype='float64'), ctx.device))[1]
-            _rounds(ctx, 'hypergrad', name, p, c, exact, 'stepwise', 2 if ctx.toy else 5)
-            del p, c
-            if ctx.cuda: torch.cuda.empty_cache()
-            p = on(Problem(**t, nets=4), ctx.device)
-            c = {'stepwise, one by one': _one_by_one(own['stepwise']), 'recompute, one by one': _one_by_one(_ours(strategy='recompute')), 'graph, one by one': _one_by_one(_ours(strategy='graph', chunk=None))}
-            c |= {f'vmap, {s}': _ours_stacked(strategy=s) for s in ('recompute', 'graph')} | {'vmap, graph, all at once': _ours_stacked(strategy='graph', chunk=None)}
-            if ctx.cuda: c |= {'captured vmap, graph': _Captured(_ours_stacked(strategy='graph', chunk=None))}
-            def exact(t=t): return _one_by_one(own['whole graph'])(on(Problem(**t, nets=4, dtype='float64'), ctx.device))[1]
-            _rounds(ctx, 'hypergrad', f'{name}, 4 networks', p, c, exact, 'stepwise, one by one', 2 if ctx.toy else 5)
-            del p, c
-            if ctx.cuda: torch.cuda.empty_cache()
+    if not ctx.toy: return tasks
+    tasks = {k: {**t, 'steps': 2, 'epochs': 2, 'batch': 32, 'args': {a: min(v, 16) for a, v in t['args'].items()}} for k, t in tasks.items()}
+    return {'LeNet': tasks['LeNet']} if ctx.dry else tasks
+
+
+def _exactly(ctx, task, nets=1):
+    "What all contenders are compared with."
+    return lambda: _one_by_one(CONTENDERS['whole graph'])(on(Problem(**task, nets=nets, dtype='float64'), ctx.device))[1]
+
+
+def part_hypergrad(ctx):
+    at_once = dict(strategy='graph', chunk=None)
+    for name, t in _tasks(ctx).items():
+        c = {'stepwise, one by one': _one_by_one(CONTENDERS['stepwise']), 'recompute, one by one': _one_by_one(_ours(strategy='recompute')), 'graph, one by one': _one_by_one(_ours(**at_once)),
+             'vmap, recompute': _ours_stacked(strategy='recompute'), 'vmap, graph': _ours_stacked(**at_once)}
+        if ctx.cuda: c['captured vmap, graph'] = _Captured(_ours_stacked(**at_once))
+        with tf32(False): _rounds(ctx, 'hypergrad', f'{name}, 4 networks', on(Problem(**t, nets=4), ctx.device), c, _exactly(ctx, t, 4), 'stepwise, one by one', 2 if ctx.toy else 3)
+        c = {k: CONTENDERS[k] for k in ('stepwise', 'plain', 'whole graph', 'graph', 'recompute', 'segments', 'higher', 'torchopt')}
+        c |= {'graph, all at once': _ours(**at_once), 'recompute, all at once': _ours(strategy='recompute', chunk=None)}
+        if ctx.cuda: c |= {f'captured {k}': _Captured(f) for k, f in (('graph', _ours(**at_once)), ('recompute', _ours(strategy='recompute', chunk=None)), ('stepwise', CONTENDERS['stepwise']))}
+        with tf32(False): _rounds(ctx, 'hypergrad', name, on(Problem(**t), ctx.device), c, _exactly(ctx, t), 'stepwise', 2 if ctx.toy else 5)
     if ctx.cuda:
-        t = tasks['ConvNet 128']
-        with tf32(True): _rounds(ctx, 'hypergrad', 'ConvNet 128, TF32', on(Problem(**t), ctx.device), {'stepwise': own['stepwise'], 'graph, all at once': _ours(strategy='graph', chunk=None)},
-                                 lambda: own['whole graph'](on(Problem(**t, dtype='float64'), ctx.device))[1], 'stepwise', 2 if ctx.toy else 5)
+        c = {'stepwise': CONTENDERS['stepwise'], 'graph, all at once': _ours(**at_once)}
+        with tf32(True): _rounds(ctx, 'hypergrad', f'{name}, TF32', on(Problem(**t), ctx.device), c, _exactly(ctx, t), 'stepwise', 2 if ctx.toy else 3)
+
+
+def part_compiled(ctx):
+    for name, t in _tasks(ctx).items():
+        c = {'stepwise': CONTENDERS['stepwise'], 'compiled': _ours(strategy='recompute', chunk=None, **({} if ctx.toy else dict(compile=True)))}
+        with tf32(False): _rounds(ctx, 'compiled', name, on(Problem(**t), ctx.device), c, _exactly(ctx, t), 'stepwise', 2 if ctx.toy else 5)
 
 
 def part_judge(ctx):
@@ -697,7 +703,7 @@ class _Until:
         return .5*(1 + math.cos(math.pi*min(1., (time.perf_counter() - self.loop.started)/self.seconds)))
 
 
-LENGTHS = 80, 45, 80, 60   # seconds of each distillation
+LENGTHS = 80, 45, 80, 60   # seconds of each distillation; less, in this proportion, where less time is left
 
 
 def _distilled(ctx, name, data, start, source, objective, i, **how):
@@ -715,7 +721,7 @@ def _distilled(ctx, name, data, start, source, objective, i, **how):
     finally:
         start.meta |= dict(made_by='gpu.py')
         start.save(ctx.out/f'{name}.safetensors')
-    return dict(seconds=h.seconds[-1], outer_steps=h.it[-1], steps_a_second=h.it[-1]/max(h.seconds[-1], 1e-9), validation=h.best_accuracy, best_it=h.best_it, warm=warm, skipped=h.skipped,
+    return dict(objective=repr(objective), seconds=h.seconds[-1], outer_steps=h.it[-1], steps_a_second=h.it[-1]/max(h.seconds[-1], 1e-9), validation=h.best_accuracy, best_it=h.best_it, warm=warm, skipped=h.skipped,
                 whole=time.perf_counter() - t, curve=[[round(s, 1), round(a, 4)] for s, a in zip(h.seconds, h.accuracy)])
 
 
@@ -724,13 +730,12 @@ def part_distil(ctx):
         r, data = get_recipe('mnist-random-100'), real_data(ctx, 'mnist')
         with torch.device('cpu'): start = recipe_start(r, data, 0)
         kw = {k: v for k, v in r.distill.items() if k in ('batch_size', 'lr', 'average')}
-        unrolled = dict(r.unroll, **(dict(compile=False) if ctx.dry else {}))
-        return _distilled(ctx, 'gpu-mnist-random-100', data, start, recipe_source(r, data, 0), Unroll(**unrolled), 0, n_eval=4, **kw)
+        return _distilled(ctx, 'gpu-mnist-random-100', data, start, recipe_source(r, data, 0), Unroll('graph', window=20, chunk=None), 0, n_eval=4, **kw)   # to compile the recipe's steps takes longer than this run
     width = 4 if ctx.toy else 128
     def net(data): return RandomInit(lambda: make_net('ConvNet', shape=data.shape, n_classes=10, width=width), 0)
     def matched():
         data = real_data(ctx, 'cifar10')
-        with torch.device('cpu'): start = Synthetic.real(data, ipc=10, steps=1, epochs=60, lr=.01, inner='momentum', learn=('images',))
+        with torch.device('cpu'): start = Synthetic.real(data, ipc=10, steps=1, epochs=2 if ctx.dry else 60, lr=.01, inner='momentum', learn=('images',))
         return _distilled(ctx, 'gpu-cifar10-dm-10', data, start, net(data), DistributionMatch(standard_augment(data)), 1, batch_size=512, lr=.1, n_eval=2)
     def unrolled():
         data = real_data(ctx, 'cifar10')
@@ -745,7 +750,7 @@ def part_distil(ctx):
     for name, f in rows[1:2] if ctx.dry else rows: ctx.row('distil', name, f)
 
 
-PARTS = dict(tests=part_tests, exact=part_exact, flows=part_flows, hypergrad=part_hypergrad, judge=part_judge, families=part_families, distil=part_distil)
+PARTS = dict(tests=part_tests, exact=part_exact, flows=part_flows, hypergrad=part_hypergrad, judge=part_judge, families=part_families, distil=part_distil, compiled=part_compiled)
 
 
 def main():
@@ -770,6 +775,7 @@ def main():
         for part in parts:
             ctx.toy, t = a.dry_run or part in a.toy.split(','), time.perf_counter()
             ctx.ends = t + SECONDS[part]
+            if part == 'distil' and 'compiled' in parts: ctx.ends = min(ctx.ends, ctx.started + ctx.budget - RESERVED)
             try: PARTS[part](ctx)
             except (TimeUp, Exception) as e: ctx.results['parts'].setdefault(part, {})['part'] = said(e); print(f'{part}: {said(e)}', flush=True)
             ctx.results.setdefault('seconds', {})[part] = round(time.perf_counter() - t, 1)
