@@ -81,7 +81,7 @@ def check_pair(
     if labels.is_floating_point() and loss == 'cross_entropy' and not is_distribution(labels):
         raise ValueError(f'labels must be distributions, not negative and of sum 1, got {_rows(labels)}: give labels.softmax(1) if '
                          "they are logits, or a Protocol(loss='squared_error') if they are targets of a regression")
-    return images,labels
+    return images.detach(),labels.detach()
 
 # %% ../nbs/02a_files.ipynb #59d8e7c2
 LABELS_ARE = ('auto', 'plain', 'logits', 'probabilities')   # what soft labels in a file are
@@ -152,7 +152,7 @@ class _DType:
 
 def _scalar(dtype, data=b''):
     "Stands in for NumPy's function of that name: the number that a pickled NumPy scalar is."
-    if type(dtype) is not _DType or type(data) is not bytes or not re.fullmatch('[fiu][1248]|b1', dtype.name) or len(data) != int(dtype.name[1]):
+    if not isinstance(dtype, _DType) or type(data) is not bytes or not re.fullmatch('[fiu][1248]|b1', dtype.name) or len(data) != int(dtype.name[1]):
         raise ValueError('it holds a NumPy scalar that is no number')
     return np.frombuffer(data, getattr(dtype, 'order', '<') + dtype.name)[0].item()
 
@@ -286,7 +286,9 @@ def _as_pair(x, y, data, scale, labels_are):
     "Images and labels of a file as `check_pair` has them, and the form of the labels in a `Synthetic`."
     x = as_normalised(as_examples(x, data), data, scale)
     x,y = check_pair(x.to(data.dtype), y, data, loss='any')
-    if not y.is_floating_point(): return x.to(data.device),y.to(data.device),'plain'
+    if not y.is_floating_point():
+        if labels_are in ('logits', 'probabilities'): raise ValueError(f'labels_are must be left out for labels that are classes, got {labels_are!r}')
+        return x.to(data.device),y.to(data.device),'plain'
     if labels_are != 'logits': return x.to(data.device),as_soft(y, labels_are).to(data.device, data.dtype),'plain'
     return x.to(data.device),y.to(data.device, data.dtype),'softmax'   # the softmax of what is kept
 
@@ -344,18 +346,24 @@ def read_set(
     if not isinstance(scale, (tuple, list)) and scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, or a pair (low, high), got {scale!r}')
     if isinstance(scale, (tuple, list)) and not (len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale) and scale[0] < scale[1]): raise ValueError(f'scale must be (low, high), low below high, got {scale!r}')
     if labels_are not in LABELS_ARE: raise ValueError(f'labels_are must be one of {", ".join(LABELS_ARE)}, got {labels_are!r}')
-    if path.suffix == '.safetensors': return Synthetic.load(path)
+    if path.suffix == '.safetensors':
+        if labels is not None or scale != 'auto' or labels_are != 'auto': raise ValueError(f'labels, scale and labels_are must be left out for {str(path)!r}, which says itself what it is')
+        return Synthetic.load(path)
     if not path.is_dir() and path.suffix not in ('.pt', '.pth', '.npz'): raise ValueError(f'path must be a folder or a file .safetensors, .pt, .pth or .npz, got {str(path)!r}')
-    if path.is_dir(): got = None
-    else: got = _load_tensors(path, most)
+    got = None if path.is_dir() else _load_tensors(path, most)
+    steps = isinstance(got, (list, tuple)) and len(got) > 0 and all(map(_is_step, got))
+    if labels is not None and (got is None or steps): raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
     try:
-        if got is None: x,y = _read_folder(path, data, scale); return [(x.to(data.device), y.to(data.device))]
-        if isinstance(got, (list, tuple)) and got and all(map(_is_step, got)): return _as_steps(got, data, scale, labels_are, most)
+        if steps: return _as_steps(got, data, scale, labels_are, most)
+        if got is None:
+            x,y = _read_folder(path, data, scale)
+            return [(x.to(data.device), y.to(data.device))]
     except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
     return [_read_pair(x, y, path, data, labels, scale, labels_are, most) for x,y in _sets_in(got, path)]
 
 def _read_pair(x, y, path, data, labels, scale, labels_are, most):
     "One of the sets in a file, with the labels that the file has, those of another, or those of its order."
+    if y is not None and labels is not None: raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
     if labels is None and 'image' in path.name and (beside := path.with_name(path.name.replace('image', 'label'))).is_file(): labels = beside
     if y is None and labels is not None:
         y = _load_tensors(Path(labels), most)

@@ -238,7 +238,8 @@ def _deal(data, labels, seed):
         rounds = [idx[torch.randperm(len(idx), generator=g)] for _ in range(-(-need//len(idx)))]
         out.append(rounds[0] if len(rounds) == 1 else torch.cat(rounds)[:need])
     if short:
-        more = f' (and {len(short) - 1} more classes have too few)' if len(short) > 1 else ''
+        more = len(short) - 1
+        more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
         warnings.warn(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is used '
                       'at least once, and some again', stacklevel=4)
     return out,need
