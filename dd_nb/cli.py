@@ -252,8 +252,8 @@ def dd_evaluate(
     epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on; by default the one the set was made for, of which a set keeps the name: give the path of an image folder that is elsewhere
     labels:str='',            # file of the labels, where FILE holds images alone
-    scale:str='auto',         # of images in files of others: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers, which may not be able to tell
-    labelsare:str='auto',     # what soft labels in files of others are: probabilities, logits, plain (targets of a regression, judged by squared error), or auto: probabilities if they can be
+    scale:str='auto',         # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
+    labelsare:str='auto',     # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
@@ -273,19 +273,24 @@ def dd_evaluate(
             if v: check_writable(v, k)
         ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
         said = labels or next((v for v in (scale, labelsare) if v != 'auto'), '')
-        if ours and said: raise ValueError(f'labels and scale must be left out for a set that says itself what it is, and labelsare, got {said!r}')
+        if ours and said:
+            raise ValueError('labels and scale must be left out for a set that says itself what it is, and labelsare, '
+                             f'got {said!r}')
         if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
-        if labelsare not in LABELS_ARE: raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
+        if labelsare not in LABELS_ARE:
+            raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
         syn = _load_set(file) if ours else None
         if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
-        if protocol not in ('', 'own', *PROTOCOLS): raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
+        if protocol not in ('', 'own', *PROTOCOLS):
+            raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
         def judged_by(sets):
             "The protocol, by default that of the set: its own schedule (None) or 'plain'."
             scheduled = isinstance(sets, Synthetic)
             name = protocol or ('own' if scheduled else 'plain')
             if name == 'own':
                 if scheduled and not compare and not epochs: return None
-                raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if scheduled else 'for a set that has no schedule'}, got 'own'")
+                why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
+                raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {why}, got 'own'")
             p = get_protocol(name)
             if labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
             return replace(p, epochs=epochs) if epochs else p

@@ -518,8 +518,8 @@ def describe(self:Data) -> dict:  # JSON-able
 # %% ../nbs/00_data.ipynb #ca53fc82
 @patch(as_prop=True)
 def scale(self:Data) -> tuple|None:
-    """What is black and what is white in the data, (low, high): (0, 1) for bytes, and for floats that never leave [0, 1];
-    for other floats the smallest and the largest number stored. None where examples are no such numbers."""
+    """What is black and what is white in the data, (low, high): (0, 1) for bytes, and for floats that never leave
+    [0, 1]; for other floats the smallest and the largest number stored. None where examples are no such numbers."""
     x = self._train.x
     if x.dtype == torch.uint8: return 0.,1.
     if not x.is_floating_point(): return None
@@ -550,7 +550,7 @@ def show(self:Data,
     grid = np.full((k*(h+gap)-gap, n*(w+gap)-gap, ch), 255, dtype=np.uint8)   # one picture of all draws much faster than many
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
-        if x.dtype != torch.uint8: x = ((x.float() - low)/(high - low)*255).clamp(0, 255).round().to(torch.uint8)
+        if x.dtype != torch.uint8: x = ((x.float() - low)/(high - low)).clamp(0, 1).mul(255).round().to(torch.uint8)
         for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')

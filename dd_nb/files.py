@@ -21,10 +21,11 @@ from .synthetic import SCALE_FILE,Synthetic,folder_names
 
 # %% ../nbs/02a_files.ipynb #611295b8
 def as_examples(
-    x:Tensor,    # (n, *data.shape); also, where it can mean one thing only: channels last, or gray without a channel or laid flat
+    x:Tensor,    # (n, *data.shape); also channels last, or gray without a channel or laid flat
     data:Data,   # the real set they are for
 ) -> Tensor:     # (n, *data.shape), the same numbers
-    "Images in the shape of the data. What has none of these shapes is returned as it is, for `check_pair` to refuse."
+    """Images in the shape of the data, where theirs can mean one thing only. What has none of these shapes is
+    returned as it is, for `check_pair` to refuse."""
     shape = tuple(data.shape)
     if tuple(x.shape[1:]) == shape or len(shape) != 3: return x
     c,h,w = shape
@@ -37,18 +38,25 @@ def as_labels(
     n:int,          # number of images
     n_classes:int,  # number of classes
 ) -> Tensor:        # (n,) long or (n, classes) float
-    "Labels in one of our two shapes; whole numbers in rows of one 1 and else 0 become classes. Raises TypeError or ValueError."
-    if not torch.is_tensor(y) or y.is_complex() or y.dtype == torch.bool: raise TypeError(f'labels must be a tensor of numbers, got {getattr(y, "dtype", type(y).__name__)}')
-    if y.is_floating_point() and not torch.isfinite(y).all(): raise ValueError('labels must be finite, got NaN or infinity')
+    """Labels in one of our two shapes; whole numbers in rows of one 1 and else 0 become classes. Raises
+    TypeError or ValueError."""
+    if not torch.is_tensor(y) or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(f'labels must be a tensor of numbers, got {getattr(y, "dtype", type(y).__name__)}')
+    if y.is_floating_point() and not torch.isfinite(y).all():
+        raise ValueError('labels must be finite, got NaN or infinity')
     if y.shape == (n, n_classes):
         if y.is_floating_point(): return y
         if ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all(): return y.argmax(1)
-        raise ValueError('labels must be floats, or rows of one 1 and else 0, where there is a number for each class')
+        raise ValueError('labels must be floats, or rows of one 1 and else 0, where there is one for each '
+                         'class')
     if y.shape == (n, 1): y = y[:, 0]
-    if y.shape != (n,): raise ValueError(f'labels must have shape ({n},) or ({n}, {n_classes}), got {tuple(y.shape)}')
-    if y.is_floating_point() and not (y == y.round()).all(): raise ValueError('labels must be whole numbers, got fractions')
+    if y.shape != (n,):
+        raise ValueError(f'labels must have shape ({n},) or ({n}, {n_classes}), got {tuple(y.shape)}')
+    if y.is_floating_point() and not (y == y.round()).all():
+        raise ValueError('labels must be whole numbers, got fractions')
     y = y.long()
-    if y.min() < 0 or y.max() >= n_classes: raise ValueError(f'labels must lie in 0..{n_classes-1}, got {int(y.min())}..{int(y.max())}')
+    if y.min() < 0 or y.max() >= n_classes:
+        raise ValueError(f'labels must lie in 0..{n_classes-1}, got {int(y.min())}..{int(y.max())}')
     return y
 
 # %% ../nbs/02a_files.ipynb #e399ada7
@@ -62,25 +70,32 @@ def is_distribution(
 
 def _rows(y):
     "Soft labels in a few words."
-    sums = y.sum(-1)
-    return f'numbers from {y.min():.3g} to {y.max():.3g} in rows that sum to {sums.min():.3g}..{sums.max():.3g}'
+    low,high = y.sum(-1).aminmax()
+    return f'numbers from {y.min():.3g} to {y.max():.3g} in rows that sum to {low:.3g}..{high:.3g}'
 
 def check_pair(
-    images,                    # (n, *shape) float, normalised as `data` is; or in a shape that `as_examples` knows
+    images,                    # (n, *shape) float, normalised as `data` is; or as `as_examples` knows it
     labels,                    # (n,) whole numbers, or (n, classes) float: soft
     data:Data,                 # the real set they are for
-    loss:str='cross_entropy',  # what networks are trained by: for 'cross_entropy' soft labels must be distributions
+    loss:str='cross_entropy',  # for this one soft labels must be distributions
 ) -> tuple:                    # images, and labels as long or float
     "Raise TypeError or ValueError, in one sentence, if a pair of tensors cannot be a set for `data`."
-    if not torch.is_tensor(images) or not images.is_floating_point(): raise TypeError(f'images must be a float tensor, got {getattr(images, "dtype", type(images).__name__)}')
-    if images.dim() < 1 or not len(images): raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, got {tuple(images.shape)}')
+    if not torch.is_tensor(images) or not images.is_floating_point():
+        raise TypeError('images must be a float tensor, got '
+                        f'{getattr(images, "dtype", type(images).__name__)}')
+    if images.dim() < 1 or not len(images):
+        raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, '
+                         f'got {tuple(images.shape)}')
     images = as_examples(images, data)
-    if tuple(images.shape[1:]) != tuple(data.shape): raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, got {tuple(images.shape)}')
+    if tuple(images.shape[1:]) != tuple(data.shape):
+        raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, '
+                         f'got {tuple(images.shape)}')
     if not torch.isfinite(images).all(): raise ValueError('images must be finite, got NaN or infinity')
     labels = as_labels(labels, len(images), data.n_classes)
     if labels.is_floating_point() and loss == 'cross_entropy' and not is_distribution(labels):
-        raise ValueError(f'labels must be distributions, not negative and of sum 1, got {_rows(labels)}: give labels.softmax(1) if '
-                         "they are logits, or a Protocol(loss='squared_error') if they are targets of a regression")
+        raise ValueError(f'labels must be distributions, not negative and of sum 1, got {_rows(labels)}: '
+                         'give labels.softmax(1) if they are logits, or a '
+                         "Protocol(loss='squared_error') if they are targets of a regression")
     return images.detach(),labels.detach()
 
 # %% ../nbs/02a_files.ipynb #59d8e7c2
@@ -90,56 +105,72 @@ def as_soft(
     y:Tensor,               # (n, classes) float
     labels_are:str='auto',  # one of LABELS_ARE
 ) -> Tensor:                # (n, classes) float: distributions, or for 'plain' what was given
-    "Soft labels of a file as what they are said to be. Raises ValueError where that cannot be, or has to be said."
+    """Soft labels of a file as what they are said to be. Raises ValueError where that cannot be, or is not
+    said."""
     if labels_are == 'plain': return y
     if labels_are == 'logits': return y.softmax(-1)
     if is_distribution(y): return y
-    if labels_are == 'probabilities': raise ValueError(f"labels_are='probabilities' needs rows of sum 1 without negative numbers, got {_rows(y)}")
-    raise ValueError("labels_are must say what the labels are, 'logits' (of a teacher) or 'plain' (free numbers, such as targets of a regression): "
+    if labels_are == 'probabilities':
+        raise ValueError("labels_are='probabilities' needs rows of sum 1 without negative numbers, got "
+                         f"{_rows(y)}")
+    raise ValueError("labels_are must say what the labels are, 'logits' (of a teacher) or 'plain' (free "
+                     "numbers, such as targets of a regression): "
                      f'they are no distributions, but {_rows(y)}')
 
 # %% ../nbs/02a_files.ipynb #6d149b1c
 SCALES = ('auto', 'normalised', 'pixels', 'bytes')   # what the numbers of images in a file are
 
 def _most(data):
-    "The largest number, without its sign, that images normalised as `data` is can sensibly hold: well beyond real ones."
+    "The largest number, without its sign, that images normalised as `data` can hold: well beyond real ones."
     x,_ = next(iter(data.train_batches(1000)))
     return max(20., 3*x.abs().max().item())
 
 def _guessed(x, data):
     "The scale of float images that do not say: one of SCALES, or a ValueError that asks."
-    ask = "scale must say what the images are, one of 'normalised' (as the data are), 'pixels' (as the data are stored; bytes count as 0 to 1) or 'bytes' (0 to 255): "
+    ask = ("scale must say what the images are, one of 'normalised' (as the data are), 'pixels' (as the data "
+           "are stored; bytes count as 0 to 1) or 'bytes' (0 to 255): ")
     low,high = x.min().item(),x.max().item()
     if 0 <= low and high <= 1:
         if data.scale in (None, (0., 1.)): return 'pixels'
-        raise ValueError(ask + f'they lie in [0, 1], and {data.name} is on a scale of its own, {data.scale[0]:.3g} to {data.scale[1]:.3g}')
-    if low >= 0 and high >= 2 and (x == x.round()).all(): raise ValueError(ask + f'they are whole numbers from {low:.0f} to {high:.0f}')
-    if max(-low, high) > (most := _most(data)): raise ValueError(ask + f'they reach from {low:.4g} to {high:.4g}, and normalised images of {data.name} lie within {most:.0f}')
+        a,b = data.scale
+        raise ValueError(ask + f'they lie in [0, 1], and {data.name} is on its own scale, {a:.3g}..{b:.3g}')
+    if low >= 0 and high >= 2 and (x == x.round()).all():
+        raise ValueError(ask + f'they are whole numbers from {low:.0f} to {high:.0f}')
+    if max(-low, high) > (most := _most(data)):
+        raise ValueError(ask + f'they reach from {low:.4g} to {high:.4g}, and normalised images of '
+                         f'{data.name} lie within {most:.0f}')
     return 'normalised'
 
 def as_normalised(
     x:Tensor,          # (n, *data.shape) bytes or floats
     data:Data,         # the real set they are for
-    scale='auto',      # one of SCALES; or (low, high): what 0 and 255 of bytes, or 0 and 1 of pixels, stand for in the data
+    scale='auto',      # one of SCALES; or (low, high): what 0 and 255 of bytes, or 0 and 1, stand for
 ) -> Tensor:           # float, normalised as `data` is
-    "Images of a file as networks see them. Raises ValueError where the scale cannot be what is said, or has to be said."
+    "Images of a file as networks see them. Raises ValueError where the scale cannot be so, or is not said."
     pair = isinstance(scale, (tuple, list))
-    if isinstance(data.norm, Vectors) and scale == 'auto': scale = 'normalised'   # sentences: vectors have no pixels
-    if x.dtype == torch.uint8 and scale == 'normalised': raise ValueError("scale must be 'bytes' or 'auto' for images of bytes, got 'normalised'")
+    if isinstance(data.norm, Vectors) and scale == 'auto': scale = 'normalised'   # vectors have no pixels
+    if x.dtype == torch.uint8 and scale == 'normalised':
+        raise ValueError("scale must be 'bytes' or 'auto' for images of bytes, got 'normalised'")
     if not x.is_floating_point() and x.dtype != torch.uint8:
-        if scale != 'bytes' or x.numel() and not 0 <= x.min() <= x.max() <= 255: raise ValueError(f"images must be floats or bytes, or with scale='bytes' whole numbers from 0 to 255, got {x.dtype}")
+        if scale != 'bytes' or x.numel() and not 0 <= x.min() <= x.max() <= 255:
+            raise ValueError("images must be floats or bytes, or with scale='bytes' whole numbers from 0 "
+                             f"to 255, got {x.dtype}")
         x = x.to(torch.uint8)
-    if not x.numel() or x.is_floating_point() and not torch.isfinite(x).all(): return x   # refused by `check_pair`
+    if not x.numel() or x.is_floating_point() and not torch.isfinite(x).all():
+        return x   # refused by `check_pair`
     if x.dtype == torch.uint8: scale = scale if pair else 'bytes'
     elif scale == 'auto': scale = _guessed(x, data)
     if scale == 'normalised': return x
     if scale == 'pixels':
-        if data.scale == (0., 1.) and not -20 < x.min() <= x.max() < 21: raise ValueError(f"scale='pixels' needs numbers of about 0 to 1, got {x.min():.4g} to {x.max():.4g}: are they bytes?")
+        if data.scale == (0., 1.) and not -20 < x.min() <= x.max() < 21:
+            raise ValueError(f"scale='pixels' needs numbers of about 0 to 1, got {x.min():.4g} to "
+                             f"{x.max():.4g}: are they bytes?")
         return data.norm(x)
     if scale == 'bytes' and x.is_floating_point(): x = x/255
     low,high = scale if pair else data.scale or (0., 1.)
     if not pair and (low, high) != (0., 1.):
-        raise ValueError(f'scale must say what the bytes stand for, as a pair (low, high): {data.name} is on a scale of its own, {low:.3g} to {high:.3g}')
+        raise ValueError(f'scale must say what the bytes stand for, as a pair (low, high): {data.name} is '
+                         f'on a scale of its own, {low:.3g} to {high:.3g}')
     if (low, high) == (0, 1): return data.norm(x)
     x = x.to(torch.float64)/(255 if x.dtype == torch.uint8 else 1)
     return data.norm((x*(high - low) + low).to(data.dtype))
@@ -148,11 +179,13 @@ def as_normalised(
 class _DType:
     "Stands in for `numpy.dtype` in a pickle: its name alone is kept."
     def __init__(self, name, *_): self.name = str(name)
-    def __setstate__(self, state): self.order = '>' if isinstance(state, tuple) and len(state) > 1 and state[1] == '>' else '<'
+    def __setstate__(self, state):
+        self.order = '>' if isinstance(state, tuple) and len(state) > 1 and state[1] == '>' else '<'
 
 def _scalar(dtype, data=b''):
     "Stands in for NumPy's function of that name: the number that a pickled NumPy scalar is."
-    if not isinstance(dtype, _DType) or type(data) is not bytes or not re.fullmatch('[fiu][1248]|b1', dtype.name) or len(data) != int(dtype.name[1]):
+    known = isinstance(dtype, _DType) and re.fullmatch('[fiu][1248]|b1', dtype.name)
+    if not known or type(data) is not bytes or len(data) != int(dtype.name[1]):
         raise ValueError('it holds a NumPy scalar that is no number')
     return np.frombuffer(data, getattr(dtype, 'order', '<') + dtype.name)[0].item()
 
@@ -168,8 +201,9 @@ def _under(name, stand_in):
     return new
 
 # %% ../nbs/02a_files.ipynb #ed9312a4
-_NUMPY = [_under(name, f) for name,f in {'numpy.core.multiarray.scalar': _scalar, 'numpy._core.multiarray.scalar': _scalar,
-                                         'numpy.dtype': _DType, '_codecs.encode': _encode}.items()]
+_STAND_INS = {'numpy.core.multiarray.scalar': _scalar, 'numpy._core.multiarray.scalar': _scalar,
+              'numpy.dtype': _DType, '_codecs.encode': _encode}
+_NUMPY = [_under(name, f) for name,f in _STAND_INS.items()]
 _ONE = threading.Lock()
 
 @contextmanager
@@ -185,8 +219,10 @@ def _numpy_numbers():
 def _said(e):
     "An error of a reader in one line without terminal escapes: what is wrong, not what else could be done."
     text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', str(e))
-    if m := re.search(r'GLOBAL ([\w.]+)', text): return f'it holds an object of the kind {m[1][:80]}; only tensors, numbers, lists and dicts are read'
-    if 'Weights only load failed' in text: return 'it is damaged, or holds objects; only tensors, numbers, lists and dicts are read'
+    if m := re.search(r'GLOBAL ([\w.]+)', text):
+        return f'it holds an object of the kind {m[1][:80]}; only tensors, numbers, lists and dicts are read'
+    if 'Weights only load failed' in text:
+        return 'it is damaged, or holds objects; only tensors, numbers, lists and dicts are read'
     return f'{type(e).__name__}: {(text.splitlines() or [""])[0][:160]}'
 
 def _tensors_in(obj, depth=0):
@@ -204,17 +240,19 @@ def _arrays_in(blob, check):
         for name in z.namelist():
             with z.open(name) as f:   # the head of an array alone says how large it will be
                 version = np.lib.format.read_magic(f)
-                head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape,_,dtype = head(f)
+                heads = np.lib.format.read_array_header_1_0,np.lib.format.read_array_header_2_0
+                shape,_,dtype = heads[version != (1, 0)](f)
             check(f'{name!r} says it has', math.prod(shape)*dtype.itemsize)
             if dtype.kind in 'uif':
                 with z.open(name) as f: a = np.lib.format.read_array(f, allow_pickle=False)
-                out[name.removesuffix('.npy')] = torch.from_numpy(np.ascontiguousarray(a.astype(dtype.newbyteorder('='), copy=False)))
+                a = np.ascontiguousarray(a.astype(dtype.newbyteorder('='), copy=False))
+                out[name.removesuffix('.npy')] = torch.from_numpy(a)
     if not out: raise ValueError('it holds no array of numbers')
     return out
 
 def _load_tensors(path, most):
-    "What a file of tensors holds. Nothing is read that says it has over `most` bytes, and no tensor accepted that would have."
+    """What a file of tensors holds. Nothing is read that says it has over `most` bytes, and no tensor
+    accepted that would have."""
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
     def check(what, n):
         if n > most: raise ValueError(f'{what} {n:,} bytes; for this data set at most {most:,} are read')
@@ -223,14 +261,17 @@ def _load_tensors(path, most):
         with open(path, 'rb') as f: blob = f.read(most + 1)
         check('it has', len(blob))
         if path.suffix == '.npz' or zipfile.is_zipfile(io.BytesIO(blob)):
-            with zipfile.ZipFile(io.BytesIO(blob)) as z: check('unpacked it says it has', sum(i.file_size for i in z.infolist()))
+            with zipfile.ZipFile(io.BytesIO(blob)) as z: unpacked = sum(i.file_size for i in z.infolist())
+            check('unpacked it says it has', unpacked)
         if path.suffix == '.npz': out = _arrays_in(blob, check)
         else:
             with warnings.catch_warnings(),_numpy_numbers():
                 warnings.simplefilter('ignore')   # of the same reader, about old files
                 out = torch.load(io.BytesIO(blob), map_location='cpu', weights_only=True, mmap=False)
         for t in _tensors_in(out):
-            if t.layout != torch.strided or t.is_quantized or t.device.type != 'cpu': raise ValueError(f'it holds a tensor that is not a plain one ({t.layout}, {t.dtype}, {t.device})')
+            if t.layout != torch.strided or t.is_quantized or t.device.type != 'cpu':
+                raise ValueError(f'it holds a tensor that is not a plain one ({t.layout}, {t.dtype}, '
+                                 f'{t.device})')
             check('it holds a tensor of', t.numel()*t.element_size())
         return out
     except Exception as e: raise ValueError(f'{str(path)!r} cannot be read as tensors ({_said(e)})') from e
@@ -256,20 +297,26 @@ def _sets_in(obj, path):
     if isinstance(obj, dict):
         got = _find(obj, ('data', 'images', 'image', 'x', 'imgs'))
         if _is_pair(got): return [tuple(got)]
-        if isinstance(got, (list, tuple)): return [p for o in got for p in _sets_in(o, path)]   # several experiments
+        if isinstance(got, (list, tuple)):
+            return [p for o in got for p in _sets_in(o, path)]   # several experiments
         if got is not None: return [(got, _find(obj, ('labels', 'label', 'y', 'targets')))]
-    if isinstance(obj, (list, tuple)) and len(obj) == 2 and all(map(torch.is_tensor, obj)): return [tuple(obj)]
-    if isinstance(obj, (list, tuple)) and obj and all(isinstance(o, (list, tuple)) for o in obj): return [p for o in obj for p in _sets_in(o, path)]
-    raise ValueError(f'{str(path)!r} must hold a tensor of images, a pair of images and labels, a dict with both, or a list of '
-                     f'(images, labels, step size), got {type(obj).__name__}')
+    if isinstance(obj, (list, tuple)) and len(obj) == 2 and all(map(torch.is_tensor, obj)):
+        return [tuple(obj)]
+    if isinstance(obj, (list, tuple)) and obj and all(isinstance(o, (list, tuple)) for o in obj):
+        return [p for o in obj for p in _sets_in(o, path)]
+    raise ValueError(f'{str(path)!r} must hold a tensor of images, a pair of images and labels, a dict with '
+                     f'both, or a list of (images, labels, step size), got {type(obj).__name__}')
 
 def _as_steps(steps, data, scale, labels_are, most):
     "A `Synthetic` of a list of (images, labels, step size), one for each inner step."
-    if sum(x.numel() for x,*_ in steps) > 64*most: raise ValueError(f'its {len(steps)} steps would hold {sum(x.numel() for x,*_ in steps):,} numbers')
-    def digest(x, y): return b''.join(hashlib.sha256(t.detach().contiguous().numpy().tobytes()).digest() for t in (x, y))
+    total = sum(x.numel() + y.numel() for x,y,_ in steps)
+    if total > 64*most: raise ValueError(f'its {len(steps)} steps would hold {total:,} numbers')
+    def bytes_of(t): return t.detach().contiguous().numpy().tobytes()
+    def digest(x, y): return hashlib.sha256(bytes_of(x)).digest() + hashlib.sha256(bytes_of(y)).digest()
+    def kind(x, y, *_): return x.shape,y.shape,x.dtype,y.dtype
     seen,which = {},[]
     for x,y,_ in steps:
-        if x.shape != steps[0][0].shape or y.shape != steps[0][1].shape or x.dtype != steps[0][0].dtype or y.dtype != steps[0][1].dtype:
+        if kind(x, y) != kind(*steps[0]):
             raise ValueError('its steps must hold as many images each, of one shape and kind, '
                              f'got {tuple(steps[0][0].shape)} and {tuple(x.shape)}')
         which.append(seen.setdefault(digest(x, y), len(seen)))
@@ -279,48 +326,62 @@ def _as_steps(steps, data, scale, labels_are, most):
     lrs = torch.tensor([float(lr) for *_,lr in steps], dtype=data.dtype)
     S,again = len(seen),which == list(range(len(seen)))*(len(which)//len(seen))
     order = None if again else torch.tensor(which)[:, None]*n + torch.arange(n)
-    return Synthetic(x.reshape(S, n, *x.shape[1:]), y.reshape(S, n, *y.shape[1:]), data.n_classes, len(which)//S if again else 1,
-                     lrs.to(x.device), norm=data.norm, meta=dict(data=data.describe()), order=order, label_form=form)
+    x,y = (t.reshape(S, n, *t.shape[1:]) for t in (x, y))
+    return Synthetic(x, y, data.n_classes, len(which)//S if again else 1, lrs.to(x.device), norm=data.norm,
+                     meta=dict(data=data.describe()), order=order, label_form=form)
 
 def _as_pair(x, y, data, scale, labels_are):
     "Images and labels of a file as `check_pair` has them, and the form of the labels in a `Synthetic`."
     x = as_normalised(as_examples(x, data), data, scale)
     x,y = check_pair(x.to(data.dtype), y, data, loss='any')
     if not y.is_floating_point():
-        if labels_are in ('logits', 'probabilities'): raise ValueError(f'labels_are must be left out for labels that are classes, got {labels_are!r}')
+        if labels_are in ('logits', 'probabilities'):
+            raise ValueError(f'labels_are must be left out for labels that are classes, got {labels_are!r}')
         return x.to(data.device),y.to(data.device),'plain'
-    if labels_are != 'logits': return x.to(data.device),as_soft(y, labels_are).to(data.device, data.dtype),'plain'
+    if labels_are != 'logits':
+        return x.to(data.device),as_soft(y, labels_are).to(data.device, data.dtype),'plain'
     return x.to(data.device),y.to(data.device, data.dtype),'softmax'   # the softmax of what is kept
 
 # %% ../nbs/02a_files.ipynb #9b24b895
 def _folder_classes(folders, classes):
-    "The number of the class of each of these folder names. Raises ValueError for names that are no class's, or could be two."
+    """The class of each of these folder names. Raises ValueError for what is no class's name, or could be
+    two's."""
     names = {n: i for i,n in enumerate(map(str, classes))}
     names = {n: i for i,n in enumerate(folder_names(classes))} | names
     if all(f in names for f in folders): return [names[f] for f in folders]
     numbers = [int(f) if re.fullmatch(r'[0-9]{1,9}', f) else len(classes) for f in folders]
     if max(numbers) < len(classes) and len(set(numbers)) == len(numbers):
-        other = next((c for i,c in enumerate(map(str, classes)) if re.fullmatch(r'[0-9]{1,9}', c) and int(c) != i), None)
+        numbered = [(i, str(c)) for i,c in enumerate(classes) if re.fullmatch(r'[0-9]{1,9}', str(c))]
+        other = next((c for i,c in numbered if int(c) != i), None)
         if other is None: return numbers
-        raise ValueError(f'folders must be named as the classes are: {folders[numbers.index(min(numbers))]!r} may be the number or the name of a class, as there is a class {other!r}')
+        raise ValueError('folders must be named as the classes are: '
+                         f'{folders[numbers.index(min(numbers))]!r} may be the number or the name of a '
+                         f'class, as there is a class {other!r}')
     strange = next(f for f in folders if f not in names)
-    raise ValueError(f'class folders must be named as the classes are, or be the numbers 0 to {len(classes)-1}, got {strange!r}')
+    raise ValueError('class folders must be named as the classes are, or be the numbers 0 to '
+                     f'{len(classes)-1}, got {strange!r}')
 
 def _read_scale(path):
-    "What the levels of the pictures in a folder stand for, by the file that `to_image_folder` leaves: a pair and whether that is normalised; or None."
+    """What the levels of the pictures in a folder stand for, by the file that `to_image_folder` leaves: (low,
+    high) or None, and whether that is normalised."""
     if not (path/SCALE_FILE).is_file(): return None,False
     try:
         with open(path/SCALE_FILE, 'rb') as f: got = json.loads(f.read(1000))
         low,high = (float(v) for v in got['scale'])
         if not low < high or not math.isfinite(high - low): raise ValueError('low must be below high')
         return (low, high),got['normalised'] is True
-    except (ValueError, KeyError, TypeError, RecursionError) as e: raise ValueError(f'{str(path/SCALE_FILE)!r} must hold a scale (low, high) and whether it is normalised, got something else ({type(e).__name__})') from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise ValueError(f'{str(path/SCALE_FILE)!r} must hold a scale (low, high) and whether it is '
+                         f'normalised, got something else ({type(e).__name__})') from e
 
 def _read_folder(path, data, scale):
     "Images and labels of a folder of folders of pictures."
-    if len(data.shape) != 3 or data.shape[0] not in (1, 3): raise ValueError(f'{data.name} must be images of 1 or 3 channels for a folder of pictures, got examples of shape {tuple(data.shape)}')
+    if len(data.shape) != 3 or data.shape[0] not in (1, 3):
+        raise ValueError(f'{data.name} must be images of 1 or 3 channels for a folder of pictures, got '
+                         f'examples of shape {tuple(data.shape)}')
     found = [d.name for d in _subdirs(path)]
-    if not found: raise ValueError('it holds no class folders: there must be one folder of images for each class')
+    if not found:
+        raise ValueError('it holds no class folders: there must be one folder of images for each class')
     names = ['']*data.n_classes
     for f,c in zip(found, _folder_classes(found, data.classes)):
         if names[c]: raise ValueError(f'the folders {names[c]!r} and {f!r} are of one class')
@@ -334,25 +395,40 @@ def _read_folder(path, data, scale):
 
 # %% ../nbs/02a_files.ipynb #aed3b2f6
 def read_set(
-    path:str|Path,          # `.safetensors` of ours, `.pt`, `.pth` or `.npz` with tensors, or a folder with a folder of images for each class
+    path:str|Path,          # `.safetensors` of ours, `.pt`, `.pth`, `.npz`, or a folder of a folder a class
     data:Data,              # the real set it is for: shape, classes and normalisation
-    labels=None,            # file with the labels, where the first holds images alone; None: a file beside it with 'label' for 'image' in its name, else class after class
-    scale='auto',           # of images: 'normalised' as `data` is, 'pixels' as it is stored (bytes count as 0 to 1), 'bytes' 0 to 255; 'auto': by the numbers; or (low, high)
-    labels_are:str='auto',  # of soft labels: 'probabilities', 'logits', or 'plain': used as they are; 'auto' takes distributions
+    labels=None,            # file with the labels, where the first holds images alone; None: see below
+    scale='auto',           # what the images are: one of SCALES, or (low, high)
+    labels_are:str='auto',  # what soft labels are: one of LABELS_ARE
 ):                          # a `Synthetic`, or a list of pairs (images, labels), for `benchmark`
-    """Read a synthetic set, whoever made it. Runs no code from the file, and reads no more than 1,000 examples a class would need.
-    Raises FileNotFoundError, or ValueError saying what is wrong with it, or which argument has to say what it is."""
+    """Read a synthetic set, whoever made it. Runs no code from the file, and reads no more than 1,000
+    examples a class would need. Labels that are not given are in the file, in one beside it with 'label' for
+    'image' in its name, or go class after class. Images are `'normalised'` as `data` is, `'pixels'` as it is
+    stored (bytes count as 0 to 1), `'bytes'` from 0 to 255, or by `'auto'` what their numbers say; (low,
+    high) is what bytes, or 0 and 1, stand for. Soft labels are `'probabilities'`, `'logits'`, or `'plain'`
+    and used as they are; `'auto'` takes distributions. Raises FileNotFoundError, or ValueError saying what is
+    wrong with the file, or which argument has to say what it is."""
     path,most = Path(path),2**20 + 8_000*data.n_classes*math.prod(data.shape)
-    if not isinstance(scale, (tuple, list)) and scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, or a pair (low, high), got {scale!r}')
-    if isinstance(scale, (tuple, list)) and not (len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale) and scale[0] < scale[1]): raise ValueError(f'scale must be (low, high), low below high, got {scale!r}')
-    if labels_are not in LABELS_ARE: raise ValueError(f'labels_are must be one of {", ".join(LABELS_ARE)}, got {labels_are!r}')
+    if not isinstance(scale, (tuple, list)) and scale not in SCALES:
+        raise ValueError(f'scale must be one of {", ".join(SCALES)}, or a pair (low, high), got {scale!r}')
+    if isinstance(scale, (tuple, list)):
+        pair = len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
+        if not pair or not scale[0] < scale[1]:
+            raise ValueError(f'scale must be (low, high), low below high, got {scale!r}')
+    if labels_are not in LABELS_ARE:
+        raise ValueError(f'labels_are must be one of {", ".join(LABELS_ARE)}, got {labels_are!r}')
     if path.suffix == '.safetensors':
-        if labels is not None or scale != 'auto' or labels_are != 'auto': raise ValueError(f'labels, scale and labels_are must be left out for {str(path)!r}, which says itself what it is')
+        if labels is not None or scale != 'auto' or labels_are != 'auto':
+            raise ValueError(f'labels, scale and labels_are must be left out for {str(path)!r}, which says '
+                             'itself what it is')
         return Synthetic.load(path)
-    if not path.is_dir() and path.suffix not in ('.pt', '.pth', '.npz'): raise ValueError(f'path must be a folder or a file .safetensors, .pt, .pth or .npz, got {str(path)!r}')
+    if not path.is_dir() and path.suffix not in ('.pt', '.pth', '.npz'):
+        raise ValueError('path must be a folder or a file .safetensors, .pt, .pth or .npz, '
+                         f'got {str(path)!r}')
     got = None if path.is_dir() else _load_tensors(path, most)
     steps = isinstance(got, (list, tuple)) and len(got) > 0 and all(map(_is_step, got))
-    if labels is not None and (got is None or steps): raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
+    if labels is not None and (got is None or steps):
+        raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
     try:
         if steps: return _as_steps(got, data, scale, labels_are, most)
         if got is None:
@@ -363,20 +439,27 @@ def read_set(
 
 def _read_pair(x, y, path, data, labels, scale, labels_are, most):
     "One of the sets in a file, with the labels that the file has, those of another, or those of its order."
-    if y is not None and labels is not None: raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
-    if labels is None and 'image' in path.name and (beside := path.with_name(path.name.replace('image', 'label'))).is_file(): labels = beside
+    if y is not None and labels is not None:
+        raise ValueError(f'labels must be left out for {str(path)!r}, which holds labels itself')
+    beside = path.with_name(path.name.replace('image', 'label'))
+    if labels is None and 'image' in path.name and beside.is_file(): labels = beside
     if y is None and labels is not None:
         y = _load_tensors(Path(labels), most)
         if isinstance(y, dict): y = _find(y, ('labels', 'label', 'y', 'targets'))
-    if not torch.is_tensor(x): raise ValueError(f'{str(path)!r} must hold images as one tensor, got {type(x).__name__}')
+    if not torch.is_tensor(x):
+        raise ValueError(f'{str(path)!r} must hold images as one tensor, got {type(x).__name__}')
     if y is None:
-        if not x.dim() or not len(x) or len(x) % data.n_classes: raise ValueError(f'labels must be given: the {len(x) if x.dim() else 0} images in {str(path)!r} cannot be the same number of each of {data.n_classes} classes')
+        if not x.dim() or not len(x) or len(x) % data.n_classes:
+            raise ValueError(f'labels must be given: the {len(x) if x.dim() else 0} images in {str(path)!r} '
+                             f'cannot be the same number of each of {data.n_classes} classes')
         y = torch.arange(data.n_classes).repeat_interleave(len(x)//data.n_classes)
-    if x.is_complex() or x.dtype == torch.bool or not (x.is_floating_point() or x.dtype == torch.uint8 or scale == 'bytes'):
-        raise ValueError(f"{str(path)!r} must hold images as floats or bytes, or with scale='bytes' as whole numbers from 0 to 255, got {x.dtype}")
+    known = x.is_floating_point() or x.dtype == torch.uint8 or scale == 'bytes'
+    if x.is_complex() or x.dtype == torch.bool or not known:
+        raise ValueError(f"{str(path)!r} must hold images as floats or bytes, or with scale='bytes' as "
+                         f"whole numbers from 0 to 255, got {x.dtype}")
     try:
         x = as_examples(x, data) if x.dim() else x
-        if x.dim() and tuple(x.shape[1:]) != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
+        if x.dim() and x.shape[1:] != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
         x,y,form = _as_pair(x, y, data, scale, labels_are)
         return x,y.softmax(-1) if form == 'softmax' else y
     except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e

@@ -225,28 +225,35 @@ def noise(cls:Synthetic,
 
 # %% ../nbs/02_synthetic.ipynb #e8fab265
 def _deal(data, labels, seed):
-    """For each class, indices of its training examples in a seeded random order, at least as many as are wanted, and how
-    many those are. A class with too few examples is gone through again, in another order; a warning says so."""
+    """For each class, indices of its training examples in a seeded random order, at least as many as are
+    wanted, and how many those are. A class with too few examples is gone through again, in another order; a
+    warning says so."""
     g = _seeded(seed)
     y,need = data.y_train.cpu(),labels.numel()//data.n_classes
     out,short,most = [],[],int(data.counts.max())
-    if need > 2*most: raise ValueError(f'ipc * steps must be at most twice the {most} training examples of the largest class, got {need}')
+    if need > 2*most:
+        raise ValueError(f'ipc * steps must be at most twice the {most} training examples of the largest '
+                         f'class, got {need}')
     for c in range(data.n_classes):
         idx = (y == c).nonzero()[:, 0]
-        if not len(idx): raise ValueError(f'data must have training examples of every class, got none of class {data.classes[c]!r}')
+        if not len(idx):
+            raise ValueError('data must have training examples of every class, got none of class '
+                             f'{data.classes[c]!r}')
         if len(idx) < need: short.append(f'{data.classes[c]!r} has {len(idx)}')
         rounds = [idx[torch.randperm(len(idx), generator=g)] for _ in range(-(-need//len(idx)))]
         out.append(rounds[0] if len(rounds) == 1 else torch.cat(rounds)[:need])
     if short:
         more = len(short) - 1
         more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
-        warnings.warn(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is used '
+        warnings.warn(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each '
+                      'of them is used '
                       'at least once, and some again', stacklevel=4)
     return out,need
 
 def _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
-    """A set whose examples of a class are `choose(idx, need, take)`: `idx` its training examples in random order (some of
-    them repeated if they are too few), `need` how many are wanted, `take(idx)` those examples, normalised."""
+    """A set whose examples of a class are `choose(idx, need, take)`: `idx` its training examples in random
+    order (some of them repeated if they are too few), `need` how many are wanted, `take(idx)` those examples,
+    normalised."""
     labels = _labels(data.n_classes, ipc, steps)
     idx,need = _deal(data, labels, seed)
     raw = data.raw_train
@@ -275,7 +282,8 @@ def real(cls:Synthetic,
     seed:int=0,         # which examples
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
-    "Random training examples, `ipc` per class and step: distinct ones, or with a warning all of a class that has too few, and some again."
+    """Random training examples, `ipc` per class and step: distinct ones, or with a warning all of a class that
+    has too few, and some again."""
     return _from_data(cls, data, lambda i, need, take: take(i[:need]), ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
@@ -321,8 +329,8 @@ def is_image(self:Synthetic) -> bool:
 
 @patch(as_prop=True)
 def scale(self:Synthetic) -> tuple|None:
-    """What is black and what is white once the normalisation is undone, (low, high), by the data that S was made for; None
-    if S does not say. Learned images may lie outside."""
+    """What is black and what is white once the normalisation is undone, (low, high), by the data that S was
+    made for; None if S does not say. Learned images may lie outside."""
     made = self.meta.get('data', {})
     if self.norm is None: return None
     if made.get('stored') == 'uint8': return 0.,1.
@@ -340,15 +348,16 @@ def _unnormalised(self:Synthetic) -> Tensor:
 
 @patch
 def _whole_scale(self:Synthetic, x:Tensor) -> tuple:
-    "The scale of the unnormalised examples `x` where S does not say: [0, 1] if it holds them, else all that they span."
+    """The scale of the unnormalised examples `x` where S does not say: [0, 1] if it holds them, else all that
+    they span."""
     low,high = x.min().item(),x.max().item()
     if 0 <= low and high <= 1 and self.norm is not None: return 0.,1.
     return low,max(high, low + 1e-6)
 
 @patch
 def display_images(self:Synthetic) -> Tensor:  # (steps, n, ...) float on the CPU; images in [0, 1]
-    """The examples on the scale that people look at: normalisation undone and, for images of 1, 3 or 4 channels, black and
-    white of the data brought to 0 and 1 and what lies outside clamped."""
+    """The examples on the scale that people look at: normalisation undone and, for images of 1, 3 or 4
+    channels, black and white of the data brought to 0 and 1 and what lies outside clamped."""
     x = self._unnormalised()
     if not self.is_image: return x
     low,high = self.scale or self._whole_scale(x)
@@ -422,8 +431,9 @@ def _repr_png_(self:Synthetic): return _as_png(self.show(max_rows=4), 80)
 def folder_names(
     classes:list,  # names of classes
 ) -> list:         # as many names of folders, all different
-    """A folder name for each class: letters, digits, spaces, - and _ stay, all else becomes _. Where two would be the same
-    (also without regard to case), or one could not be a folder that is read, the number of the class stands before each."""
+    """A folder name for each class: letters, digits, spaces, - and _ stay, all else becomes _. Where two
+    would be the same (also without regard to case), or one could not be a folder that is read, the number of
+    the class stands before each."""
     names = [''.join(ch if ch.isalnum() or ch in ' -_' else '_' for ch in str(n)) for n in classes]
     distinct = len({n.casefold() for n in names}) == len(names)
     plain = all(n and n == n.strip() and not n.startswith('__') and len(n.encode()) < 250 for n in names)
@@ -431,7 +441,8 @@ def folder_names(
 
 @patch
 def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, normalised, step after step
-    "All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are not in it."
+    """All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are
+    not in it."""
     return torch.utils.data.TensorDataset(self.images.detach().flatten(0, 1).cpu(), self.labels.detach().flatten(0, 1).cpu())
 
 # %% ../nbs/02_synthetic.ipynb #64e5592f
@@ -439,11 +450,14 @@ SCALE_FILE = 'scale.json'   # in a folder of pictures: what their darkest and th
 
 @patch
 def _folder_scale(self:Synthetic, x:Tensor, scale) -> tuple:
-    "What 0 and 255 stand for in the pictures of the unnormalised examples `x`: as asked, or wide enough for all of them."
+    """What 0 and 255 stand for in the pictures of the unnormalised examples `x`: as asked, or wide enough for
+    all of them."""
     if scale is not None:
         try: low,high = map(float, scale)
-        except (TypeError, ValueError): raise TypeError(f'scale must be a pair of numbers (low, high), got {scale!r}') from None
-        if not low < high or not math.isfinite(high - low): raise ValueError(f'scale must be (low, high), low below high, got {scale!r}')
+        except (TypeError, ValueError):
+            raise TypeError(f'scale must be a pair of numbers (low, high), got {scale!r}') from None
+        if not low < high or not math.isfinite(high - low):
+            raise ValueError(f'scale must be (low, high), low below high, got {scale!r}')
         return low,high
     low,high = self.scale or self._whole_scale(x)
     return min(low, x.min().item()),max(high, x.max().item())
@@ -451,20 +465,25 @@ def _folder_scale(self:Synthetic, x:Tensor, scale) -> tuple:
 @patch
 def to_image_folder(self:Synthetic,
     path:str|Path,           # folder to create; must not exist or be empty
-    scale:tuple|None=None,   # (low, high), what becomes black and white, after undoing the normalisation; what lies outside is cut off. None: wide enough for all
+    scale:tuple|None=None,   # (low, high): what becomes black and white, the rest is cut off; None: wide enough
 ) -> Path:                   # the folder
-    """Write `path/<class>/step<s>_<i>.png`, normalisation undone, gray images as gray ones. Soft labels are not kept: each
-    image lies under its largest, with a warning. Raises ValueError for examples that are not images, or if `path` holds anything."""
+    """Write `path/<class>/step<s>_<i>.png`, normalisation undone, gray images as gray ones. Soft labels are
+    not kept: each image lies under its largest, with a warning. Raises ValueError for examples that are not
+    images, or if `path` holds anything."""
     from PIL import Image
     path = Path(path)
-    if not self.is_image: raise ValueError(f'to_image_folder needs images (C, H, W) with 1, 3 or 4 channels, got examples of shape {self.shape}')
-    if path.exists() and (not path.is_dir() or any(path.iterdir())): raise ValueError(f'path must be a new or an empty folder, got {str(path)!r}')
+    if not self.is_image:
+        raise ValueError('to_image_folder needs images (C, H, W) with 1, 3 or 4 channels, got examples of '
+                         f'shape {self.shape}')
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f'path must be a new or an empty folder, got {str(path)!r}')
     x,folders = self._unnormalised(),folder_names(self.class_names)
     low,high = self._folder_scale(x, scale)
     x = ((x - low)/(high - low)*255).clamp(0, 255).round().to(torch.uint8).movedim(2, -1)
     y = self.labels.detach().cpu()
     if y.dim() == 3:
-        warnings.warn('soft labels are not kept in a folder of pictures: each image lies under its largest', stacklevel=2)
+        warnings.warn('soft labels are not kept in a folder of pictures: each image lies under its largest',
+                      stacklevel=2)
         y = y.argmax(-1)
     a,b = len(str(self.steps - 1)),len(str(x.shape[1] - 1))   # so that the names sort as the images stand
     try:
@@ -619,7 +638,8 @@ def read_tensors(
     def bad(why): return ValueError(f'{str(path)!r} is not a readable dd_nb file: {why}')
     def parsed(text):
         try: return json.loads(text)
-        except (ValueError, RecursionError) as e: raise bad(f'it is truncated, damaged or of another kind ({e})') from e
+        except (ValueError, RecursionError) as e:
+            raise bad(f'it is truncated, damaged or of another kind ({e})') from e
     try:
         with open(path, 'rb') as f:
             size,n = os.fstat(f.fileno()).st_size,int.from_bytes(f.read(8), 'little')
@@ -637,7 +657,8 @@ def read_tensors(
         if head['format'] > 1 and head.get('kind') != kind: raise bad(f'it holds a {head.get("kind")}, not a {kind}')
         tensors = st_load(blob)
     except (SafetensorError, KeyError, TypeError, AttributeError) as e:
-        raise bad(f'it is truncated, damaged or of another kind ({(str(e).splitlines() or [type(e).__name__])[0]})') from e
+        said = (str(e).splitlines() or [type(e).__name__])[0]
+        raise bad(f'it is truncated, damaged or of another kind ({said})') from e
     except OSError as e: raise bad(e.strerror or str(e)) from e
     want,got = (notes.get('sha256'),_digest(tensors, notes['dd_nb'])) if head['format'] > 1 else (head.get('sha256'),_digest(tensors))
     if want != got: raise bad('its contents do not match their checksum, so it is damaged')
