@@ -120,10 +120,9 @@ def as_soft(
 # %% ../nbs/02a_files.ipynb #6d149b1c
 SCALES = ('auto', 'normalised', 'pixels', 'bytes')   # what the numbers of images in a file are
 
-def _most(data):
-    "The largest number, without its sign, that images normalised as `data` can hold: well beyond real ones."
-    x,_ = next(iter(data.train_batches(1000)))
-    return max(20., 3*x.abs().max().item())
+def _rms(x):
+    "The root of the mean square: 1 for normalised data, up to 5 for learned images, about 80 for bytes."
+    return x.double().square().mean().sqrt().item()
 
 def _guessed(x, data):
     "The scale of float images that do not say: one of SCALES, or a ValueError that asks."
@@ -136,9 +135,9 @@ def _guessed(x, data):
         raise ValueError(ask + f'they lie in [0, 1], and {data.name} is on its own scale, {a:.3g}..{b:.3g}')
     if low >= 0 and high >= 2 and (x == x.round()).all():
         raise ValueError(ask + f'they are whole numbers from {low:.0f} to {high:.0f}')
-    if max(-low, high) > (most := _most(data)):
-        raise ValueError(ask + f'they reach from {low:.4g} to {high:.4g}, and normalised images of '
-                         f'{data.name} lie within {most:.0f}')
+    most = 12*max(1., _rms(next(iter(data.train_batches(1000)))[0]))
+    if _rms(x) > most or low >= 0 and high > 20:
+        raise ValueError(ask + f'they reach from {low:.4g} to {high:.4g}, which normalised images do not')
     return 'normalised'
 
 def as_normalised(

@@ -463,6 +463,13 @@ def _folder_scale(self:Synthetic, x:Tensor, scale) -> tuple:
     return min(low, x.min().item()),max(high, x.max().item())
 
 @patch
+def _lost(self:Synthetic, x:Tensor) -> float:
+    "How far the unnormalised examples `x` are from those of S, as networks see them, relative to these."
+    want = self.images.detach().float().cpu()
+    if self.norm is not None: x = self.norm.to('cpu', torch.float32)(x.flatten(0, 1)).reshape(x.shape)
+    return ((x - want).norm()/want.norm().clamp(min=1e-12)).item()
+
+@patch
 def to_image_folder(self:Synthetic,
     path:str|Path,           # folder to create; must not exist or be empty
     scale:tuple|None=None,   # (low, high): what becomes black and white, the rest is cut off; None: wide enough
@@ -480,6 +487,10 @@ def to_image_folder(self:Synthetic,
     x,folders = self._unnormalised(),folder_names(self.class_names)
     low,high = self._folder_scale(x, scale)
     x = ((x - low)/(high - low)*255).clamp(0, 255).round().to(torch.uint8).movedim(2, -1)
+    lost = self._lost(x.movedim(-1, 2).float()/255*(high - low) + low)
+    if lost > .05:
+        warnings.warn(f'these pictures are {lost:.0%} off the images, as networks see them: 256 levels from {low:.3g} to '
+                      f'{high:.3g} are too coarse, or too narrow', stacklevel=2)
     y = self.labels.detach().cpu()
     if y.dim() == 3:
         warnings.warn('soft labels are not kept in a folder of pictures: each image lies under its largest',

@@ -16,6 +16,7 @@ from dd_nb.files import as_examples, as_normalised, check_pair, is_distribution,
 from dd_nb.inits import FixedInit, PretrainedPool, pretrain
 from dd_nb.networks import MLP
 from dd_nb.synthetic import SCALE_FILE, Synthetic, folder_names
+from dd_nb.zoo import load_zoo
 
 FASHION = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
 NET = dict(name='MLP', hidden=(16,))
@@ -281,7 +282,8 @@ def test_pictures_within_black_and_white_are_plain_ones(data, tmp_path):
 
 
 def test_a_scale_that_is_asked_for_cuts_off(data, syn, tmp_path):
-    folder = syn.to_image_folder(tmp_path/'set', scale=(0, 1))
+    with pytest.warns(UserWarning, match=r'these pictures are \d+% off the images.*from 0 to 1 are too coarse, or too narrow'):
+        folder = syn.to_image_folder(tmp_path/'set', scale=(0, 1))
     assert not (folder/SCALE_FILE).exists()
     cut = syn.changed(images=data.norm(data.norm.inverse(syn.images.detach()).clamp(0, 1)))
     same_set(read_set(folder, data)[0], cut, level(data))
@@ -356,7 +358,7 @@ def test_scales_that_cannot_be_are_refused(data, tmp_path):
     def read(x, **kw):
         torch.save((x, y), tmp_path/'a.pt')
         return read_set(tmp_path/'a.pt', data, **kw)[0][0]
-    for bad in (raw, raw + .25, 20*x):
+    for bad in (raw, raw + .25, raw - 128.3, 20*x, raw/255*40.5):
         with pytest.raises(ValueError, match="scale must say what the images are, one of 'normalised'.*'pixels'.*'bytes'"): read(bad)
     assert torch.allclose(read(raw, scale='bytes'), x, atol=1e-5) and torch.allclose(read(raw/255), x, atol=1e-5) and torch.allclose(read(raw.to(torch.uint8)), x, atol=1e-5)
     assert torch.equal(read(20*x, scale='normalised'), 20*x)
@@ -369,13 +371,27 @@ def test_scales_that_cannot_be_are_refused(data, tmp_path):
     assert torch.allclose(read(raw/255*2 - 1, scale='normalised'), raw/255*2 - 1)
 
 
-def test_whitened_images_reach_further_and_are_known(tmp_path):
+def test_learned_images_reach_further_and_are_known(tmp_path):
+    "Our own ten images of MNIST reach from -35 to 24; nobody need say that they are normalised."
+    z = load_zoo('mnist-fixed-10')
+    def white(*size): return torch.rand(size, generator=torch.Generator().manual_seed(0))
+    data = data_from_tensors(white(40, 1, 28, 28), torch.arange(40) % 10, norm=z.norm)
+    torch.save(z.to_dataset().tensors, tmp_path/'a.pt')
+    assert torch.equal(read_set(tmp_path/'a.pt', data)[0][0], z.images.detach()[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        same_set(read_set(z.to_image_folder(tmp_path/'set'), data)[0], z, level(data, -10.65, 7.65))
+
+
+def test_whitened_images_are_known_and_their_pictures_too_coarse(tmp_path):
     data = load_data('digits', size=8, zca=True)
     x, y = data.x_train[:200], data.y_train[:200]
     torch.save((x, y), tmp_path/'a.pt')
     assert torch.equal(read_set(tmp_path/'a.pt', data)[0][0], x)
     torch.save((data.raw_train[:200].float(), y), tmp_path/'a.pt')
     with pytest.raises(ValueError, match='scale must say'): read_set(tmp_path/'a.pt', data)
+    smooth = load_data('digits', zca=True)
+    with pytest.warns(UserWarning, match='these pictures are .* off the images'): Synthetic.means(smooth).to_image_folder(tmp_path/'set')
 
 
 # --- shapes
