@@ -17,7 +17,7 @@ from torch import Tensor
 
 # %% ../nbs/02a_files.ipynb #cf10ba03
 from .data import Data,Vectors,_class_files,_read_images,_subdirs
-from .synthetic import SCALE_FILE,Synthetic,folder_names
+from .synthetic import LABELS_FILE,SCALE_FILE,Synthetic,folder_names
 
 # %% ../nbs/02a_files.ipynb #611295b8
 def as_examples(
@@ -373,7 +373,20 @@ def _read_scale(path):
         raise ValueError(f'{str(path/SCALE_FILE)!r} must hold a scale (low, high) and whether it is '
                          f'normalised, got something else ({type(e).__name__})') from e
 
-def _read_folder(path, data, scale):
+def _soft_labels(path, files, data):
+    "The soft labels that `to_image_folder` leaves beside the pictures, in the order of `files`; or None."
+    if not (path/LABELS_FILE).is_file(): return None
+    try:
+        most = 10_000 + 100*len(files)*(data.n_classes + 2)
+        with open(path/LABELS_FILE, 'rb') as f: got = json.loads(f.read(most))
+        y = torch.tensor([got[f.name] for f in files], dtype=torch.float64)
+        if y.shape != (len(files), data.n_classes) or not torch.isfinite(y).all(): raise ValueError('no fit')
+        return y.to(data.dtype)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as e:
+        raise ValueError(f'{str(path/LABELS_FILE)!r} must hold {data.n_classes} numbers for each picture, got '
+                         f'something else ({type(e).__name__})') from e
+
+def _read_folder(path, data, scale, labels_are):
     "Images and labels of a folder of folders of pictures."
     if len(data.shape) != 3 or data.shape[0] not in (1, 3):
         raise ValueError(f'{data.name} must be images of 1 or 3 channels for a folder of pictures, got '
@@ -386,6 +399,8 @@ def _read_folder(path, data, scale):
         if names[c]: raise ValueError(f'the folders {names[c]!r} and {f!r} are of one class')
         names[c] = f
     files,y,_ = _class_files(path, names)
+    soft = _soft_labels(path, files, data)
+    if soft is not None: y = as_soft(soft, labels_are)
     x = _read_images(files, tuple(data.shape[-2:]), data.shape[0])
     stored,normalised = _read_scale(path)
     if scale != 'auto' or stored is None: return as_normalised(x, data, scale),y
@@ -431,7 +446,7 @@ def read_set(
     try:
         if steps: return _as_steps(got, data, scale, labels_are, most)
         if got is None:
-            x,y = _read_folder(path, data, scale)
+            x,y = _read_folder(path, data, scale, labels_are)
             return [(x.to(data.device), y.to(data.device))]
     except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
     return [_read_pair(x, y, path, data, labels, scale, labels_are, most) for x,y in _sets_in(got, path)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from .data import Data, Normalise, Vectors
-__all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'SCALE_FILE', 'FORMAT', 'KINDS', 'MAX_BYTES', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'too_few', 'folder_names', 'write_atomic', 'write_tensors', 'read_tensors']
+__all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'SCALE_FILE', 'LABELS_FILE', 'FORMAT', 'KINDS', 'MAX_BYTES', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'too_few', 'folder_names', 'write_atomic', 'write_tensors', 'read_tensors']
 def inv_softplus(lr: Tensor | float) -> Tensor: ...
 INNER: Any
 BN_POLICIES: Any
@@ -107,6 +107,7 @@ def too_few(idx: Tensor, need: int) -> bool: ...
 def _as_png(fig, dpi): ...
 def folder_names(classes: list) -> list: ...
 SCALE_FILE: Any
+LABELS_FILE: Any
 FORMAT: Any
 KINDS: Any
 MAX_BYTES: Any

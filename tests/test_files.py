@@ -15,7 +15,7 @@ from dd_nb.evaluate import read_set as from_evaluate
 from dd_nb.files import as_examples, as_normalised, check_pair, is_distribution, read_set
 from dd_nb.inits import FixedInit, PretrainedPool, pretrain
 from dd_nb.networks import MLP
-from dd_nb.synthetic import SCALE_FILE, Synthetic, folder_names
+from dd_nb.synthetic import LABELS_FILE, SCALE_FILE, Synthetic, folder_names
 from dd_nb.zoo import load_zoo
 
 FASHION = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
@@ -330,9 +330,20 @@ def test_a_set_without_data_comes_back_too(data, tmp_path):
         with pytest.raises(ValueError, match='must hold a scale'): read_set(folder, data)
 
 
-def test_soft_labels_are_not_in_a_folder_and_that_is_said(syn, tmp_path):
-    soft = syn.changed(labels=torch.nn.functional.one_hot(syn.labels, 10).float())
-    with pytest.warns(UserWarning, match='soft labels are not kept'): soft.to_image_folder(tmp_path/'set')
+def test_soft_labels_come_back_with_the_pictures(data, syn, tmp_path):
+    "Distributions as they are; free numbers are asked about, as in any other file."
+    y = torch.randn(3, 10, 10, generator=torch.Generator().manual_seed(0))
+    for name, s, how in (('softmax', syn.changed(labels=y, label_form='softmax'), 'auto'), ('plain', syn.changed(labels=y), 'plain')):
+        folder = s.to_image_folder(tmp_path/name)
+        low, high = json.loads((folder/SCALE_FILE).read_text())['scale']
+        same_set(read_set(folder, data, labels_are=how)[0], s, level(data, low, high))
+    with pytest.raises(ValueError, match='labels_are must say'): read_set(folder, data)
+    good = json.loads((folder/LABELS_FILE).read_text())
+    one = next(iter(good))
+    for bad in ('{}', '[]', 'x', json.dumps({**good, one: [1]}), json.dumps({**good, one: [None]*10}), json.dumps({**good, one: [float('nan')]*10}), '['*900, json.dumps({**good, one: [10**400]*10})):
+        (folder/LABELS_FILE).write_text(bad)
+        with pytest.raises(ValueError, match='must hold 10 numbers for each picture') as e: read_set(folder, data, labels_are='plain')
+        assert '\n' not in str(e.value)
 
 
 def test_tensors_and_files_come_back(data, syn, tmp_path):
