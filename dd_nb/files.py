@@ -245,7 +245,7 @@ def _arrays_in(blob, check):
             if dtype.kind in 'uif':
                 with z.open(name) as f: a = np.lib.format.read_array(f, allow_pickle=False)
                 a = np.ascontiguousarray(a.astype(dtype.newbyteorder('='), copy=False))
-                out[name.removesuffix('.npy')] = torch.from_numpy(a)
+                out[name.removesuffix('.npy')] = torch.from_numpy(a).clone()
     if not out: raise ValueError('it holds no array of numbers')
     return out
 

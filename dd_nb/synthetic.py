@@ -668,6 +668,7 @@ def read_tensors(
                              'upgrade with pip install -U dd_nb')
         if head['format'] > 1 and head.get('kind') != kind: raise bad(f'it holds a {head.get("kind")}, not a {kind}')
         tensors = st_load(blob)
+        tensors = {k: tensors[k].clone() for k in sorted(tensors)}   # in one order, aligned: the same last bit
     except (SafetensorError, KeyError, TypeError, AttributeError) as e:
         said = (str(e).splitlines() or [type(e).__name__])[0]
         raise bad(f'it is truncated, damaged or of another kind ({said})') from e
