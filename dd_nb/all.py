@@ -3,6 +3,7 @@
 from .data import *
 from .networks import *
 from .synthetic import *
+from .files import *
 from .batchnorm import *
 from .guard import *
 from .unroll import *

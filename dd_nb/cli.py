@@ -21,6 +21,7 @@ from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
+from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,_check_count,write_atomic
@@ -251,7 +252,8 @@ def dd_evaluate(
     epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on; by default the one the set was made for, of which a set keeps the name: give the path of an image folder that is elsewhere
     labels:str='',            # file of the labels, where FILE holds images alone
-    scale:str='auto',         # of float images in files of others: normalised, pixels, or auto: pixels if they never leave [0, 1]
+    scale:str='auto',         # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
+    labelsare:str='auto',     # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
@@ -261,7 +263,7 @@ def dd_evaluate(
     plot:str='',              # also draw the result into this PNG file
     quiet:store_true=False,   # no progress bar
 ):
-    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders."
+    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders. A file with step sizes is trained as they say."
     with clear_errors(quiet):
         device = _device(device)
         file,pool,labels,json,plot = _home(file, pool, labels, json, plot)
@@ -270,15 +272,29 @@ def dd_evaluate(
         for k,v in dict(json=json, plot=plot).items():
             if v: check_writable(v, k)
         ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
-        if ours and (labels or scale != 'auto'): raise ValueError(f'labels and scale must be left out for a set that says itself what it is, got {labels or scale!r}')
+        said = labels or next((v for v in (scale, labelsare) if v != 'auto'), '')
+        if ours and said:
+            raise ValueError('labels and scale must be left out for a set that says itself what it is, and labelsare, '
+                             f'got {said!r}')
+        if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
+        if labelsare not in LABELS_ARE:
+            raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
         syn = _load_set(file) if ours else None
         if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
-        protocol = protocol or ('own' if ours else 'plain')
-        if protocol not in ('own', *PROTOCOLS): raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
-        if protocol != 'own': p = get_protocol(protocol)
-        elif not ours or compare or epochs: raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if ours else 'for a set that has no schedule'}, got 'own'")
-        else: p = None
-        if epochs: p = replace(p, epochs=epochs)
+        if protocol not in ('', 'own', *PROTOCOLS):
+            raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
+        def judged_by(sets):
+            "The protocol, by default that of the set: its own schedule (None) or 'plain'."
+            scheduled = isinstance(sets, Synthetic)
+            name = protocol or ('own' if scheduled else 'plain')
+            if name == 'own':
+                if scheduled and not compare and not epochs: return None
+                why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
+                raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {why}, got 'own'")
+            p = get_protocol(name)
+            if labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
+            return replace(p, epochs=epochs) if epochs else p
+        if ours: p = judged_by(syn)
         made = syn.meta.get('data', {}) if ours else {}
         name = data or made.get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
@@ -293,7 +309,11 @@ def dd_evaluate(
         is_now = d.describe()
         if not data and any(k in made and made[k] != is_now[k] for k in ('classes', 'n_train', 'n_test')):
             raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other classes or another number of examples')
-        sets = syn if ours else read_set(file, d, labels or None, scale)
+        if not ours:
+            try: sets = read_set(file, d, labels or None, scale, labelsare)
+            except ValueError as e: raise ValueError(str(e).replace('labels_are', 'labelsare')) from e
+            p = judged_by(sets)
+        else: sets = syn
         kw = _netargs(netargs)
         names = list(ARCHS) if archs == 'all' else _archs(archs)
         sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
@@ -304,12 +324,12 @@ def dd_evaluate(
         if not sources:
             if kw and p is None: raise ValueError(f'netargs must be given with archs, or with another protocol than own, got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            try: sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
+            try: sources = {spec['name']: stored_source(sets) if p is None else _net_source({**spec, **kw}, d)}
             except ValueError as e: raise ValueError(re.sub('^source must be given', 'pool or archs must be given', str(e))) from e
         rows = {Path(file).name: sets}
         if compare:
-            first = sets if ours else sets[0]
-            n = len(first) if ours else len(first[1])
+            first = sets[0] if isinstance(sets, list) else sets
+            n = len(first) if isinstance(first, Synthetic) else len(first[1])
             if n % d.n_classes: raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
             many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
             rows |= {'random real': [coreset('real', d, n//d.n_classes, seed=i) for i in many], 'class means': coreset('means', d, n//d.n_classes)} | ({'k-means centres': coreset('kmeans', d, n//d.n_classes)} if n > d.n_classes else {})

@@ -13,7 +13,7 @@ from torch import nn
 
 from .data import Data,_tally
 from .inits import _train
-from .synthetic import Synthetic,_from_data
+from .synthetic import Synthetic,_from_data,too_few
 
 # %% ../nbs/18_coresets.ipynb #03acf989
 def feature_net(
@@ -88,6 +88,7 @@ def near_centres(
 def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, **kwargs):
     "A set of real examples: of each class those that `pick(features, need)` names."
     def choose(i, need, take):
+        if too_few(i, need): return take(i)
         i = i.sort().values   # whatever order they were dealt in
         return take(i[pick(features(take(i), net), need)])
     return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)

@@ -543,8 +543,21 @@ def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
     return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes, n_train=len(self._train), n_test=len(self._test),
-                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(), digest=self.digest,
+                stored=str(self._train.x.dtype).split('.')[-1], scale=self.scale and list(self.scale), norm=self.norm.to_dict(), digest=self.digest,
                 versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')), torch=str(torch.__version__)))
+
+# %% ../nbs/00_data.ipynb #ca53fc82
+@patch(as_prop=True)
+def scale(self:Data) -> tuple|None:
+    """What is black and what is white in the data, (low, high): (0, 1) for bytes, and for floats that never leave
+    [0, 1]; for other floats the smallest and the largest number stored. None where examples are no such numbers."""
+    x = self._train.x
+    if x.dtype == torch.uint8: return 0.,1.
+    if not x.is_floating_point(): return None
+    if 'scale' not in self._kept:
+        low,high = x.min().item(),x.max().item()
+        self._kept['scale'] = (0., 1.) if 0 <= low and high <= 1 else (low, max(high, low + 1e-6))
+    return self._kept['scale']
 
 # %% ../nbs/00_data.ipynb #4527f4b3
 @patch(as_prop=True)
@@ -564,11 +577,11 @@ def show(self:Data,
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', not {split!r}")
     if not self.is_image: raise ValueError(f'show draws images of shape (1, H, W) or (3, H, W); the examples of {self.name!r} have shape {self.shape}')
     s = getattr(self, f'_{split}')
-    (ch,h,w),gap = self.shape,2
+    (ch,h,w),gap,(low,high) = self.shape,2,self.scale
     grid = np.full((k*(h+gap)-gap, n*(w+gap)-gap, ch), 255, dtype=np.uint8)   # one picture of all draws much faster than many
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
-        if x.dtype != torch.uint8: x = (x.float().clamp(0, 1)*255).round().to(torch.uint8)
+        if x.dtype != torch.uint8: x = ((x.float() - low)/(high - low)).clamp(0, 1).mul(255).round().to(torch.uint8)
         for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')

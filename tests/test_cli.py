@@ -85,6 +85,37 @@ def test_evaluate_of_what_others_made(ten, tmp_path, here):
     a, b = (here('dd_evaluate', f, *args, '--protocol', 'plain', '--json', tmp_path/'a.json') for f in (tmp_path/'peer.pt', path))
     assert a.returncode == b.returncode == 0, a.stderr + b.stderr
     assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
+    r = here('dd_evaluate', tmp_path/'peer.pt', '--data', 'digits', '--protocol', 'own')
+    assert r.returncode == 2 and "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'" in r.stderr
+
+
+def test_evaluate_asks_what_soft_labels_are(ten, tmp_path, here):
+    "A teacher's logits are no distributions; as plain targets they are judged by squared error."
+    path, _ = ten
+    s = Synthetic.load(path)
+    torch.save(s.images.detach()[0], tmp_path/'images_best.pt')
+    torch.save(9*torch.eye(10)[s.labels[0]] - 1, tmp_path/'labels_best.pt')
+    args = 'dd_evaluate', tmp_path/'images_best.pt', '--data', 'digits', '--archs', 'MLP', '--nets', 1, '--epochs', 2, '--quiet'
+    r = here(*args)
+    assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and "labelsare must say what the labels are, 'logits'" in r.stderr
+    r = here(*args, '--labelsare', 'nonsense')
+    assert r.returncode == 2 and 'labelsare must be one of auto, plain, logits, probabilities' in r.stderr
+    for how, loss in (('logits', 'cross_entropy'), ('plain', 'squared_error')):
+        r = here(*args, '--labelsare', how, '--json', tmp_path/'a.json')
+        assert r.returncode == 0 and json.loads((tmp_path/'a.json').read_text())['protocol']['loss'] == loss, r.stderr
+
+
+def test_evaluate_by_the_steps_of_another_file(ten, tmp_path, here):
+    "A list of (images, labels, step size) is trained on as our own file is: the same score to the last digit."
+    path, _ = ten
+    s = Synthetic.load(path)
+    torch.save([(*(t.detach() for t in s.batch(i)[:2]), s.lrs[i:i+1].detach()) for i in range(s.n_steps)], tmp_path/'results.pth')
+    args = '--archs', 'MLP', '--nets', 2, '--quiet', '--data', 'digits'
+    a, b = (here('dd_evaluate', f, *args) for f in (tmp_path/'results.pth', path))
+    assert a.returncode == b.returncode == 0, a.stderr + b.stderr
+    assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
+    r = here('dd_evaluate', tmp_path/'results.pth', '--data', 'digits')
+    assert r.returncode == 2 and 'pool or archs must be given' in r.stderr
 
 
 def test_show(ten, tmp_path):
@@ -177,7 +208,7 @@ BAD = [
     (('dd_evaluate', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_evaluate', 'nowhere.pt', '--data', 'digits'), "there is no file 'nowhere.pt'"),
     (('dd_evaluate', 'nowhere.pt'), 'data must be given'),
-    (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'"),
+    (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), 'data must be given'),
     (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of own, plain, tuned, augmented, got 'best'"),
     (('dd_evaluate', 'mnist-fixed-10', '--compare'), 'protocol must be one of plain, tuned, augmented for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),

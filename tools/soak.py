@@ -230,7 +230,7 @@ def damage(rng, blob):
 def peers(rng, x, y, mark):
     "A file as others write them, hostile or damaged: its ending and its bytes."
     def pt(obj): return rng.choice(['.pt', '.pth']), torch_file(obj, rng.random() < .3)
-    what = rng.choice(['pickle', 'pickle', 'objects', 'damaged pt', 'damaged pt', 'damaged npz', 'damaged npz', 'view', 'claim', 'zip bomb', 'shapes', 'values', 'nested', 'sparse', 'names', 'raw pickle', 'plain'])
+    what = rng.choice(['pickle', 'pickle', 'objects', 'damaged pt', 'damaged pt', 'damaged npz', 'damaged npz', 'view', 'claim', 'zip bomb', 'shapes', 'values', 'nested', 'sparse', 'names', 'raw pickle', 'plain', 'steps', 'scalars', 'logits'])
     if what == 'pickle': return pt(rng.choice([Bomb(mark), (x, Bomb(mark)), dict(data=x, labels=Bomb(mark)), [Bomb(mark)]]))
     if what == 'raw pickle': return rng.choice(['.pt', '.npz']), pickle.dumps(Bomb(mark))
     if what == 'objects': return '.npz', npz_file(dict(images=np.array([Bomb(mark), 1], dtype=object), labels=y.numpy()))
@@ -250,6 +250,9 @@ def peers(rng, x, y, mark):
     if what == 'sparse': return pt((rng.choice([x.to_sparse(), torch.quantize_per_tensor(x, .1, 0, torch.qint8), torch.zeros(10, 1, 8, 8, device='meta')]), y))
     if what == 'names':
         return '.npz', zip_file(rng.choice(['../images.npy', '/images.npy', 'C:\\images.npy', '../'*20 + str(mark)]), npz_file(dict(images=x.numpy()))[:500])
+    if what == 'steps': return pt([(x, y, rng.choice([torch.tensor([.02]), .02, -1, float('nan'), Bomb(mark)])) for _ in range(rng.choice([1, 3, 500]))])
+    if what == 'scalars': return pt(dict(data=[[x, y]], accs_all_exps=dict(a=[rng.choice([np.float64(.5), np.float32(.5), np.array([Bomb(mark)], dtype=object), np.zeros(2)])])))
+    if what == 'logits': return pt((x, torch.eye(10)*rng.choice([1, 2, -3])))
     return pt((x, y))
 
 
@@ -305,6 +308,7 @@ def one_file(i, work, blobs):
             (place/f'a{end}').write_bytes(blob)
             try: got = read_set(place/f'a{end}', data)
             except (ValueError, FileNotFoundError) as e: assert str(place) in str(e) or 'labels' in str(e), str(e); return 'refused'
+        if isinstance(got, Synthetic): got = [(got.images.detach().flatten(0, 1), got.labels.detach().flatten(0, 1))]
         for a, b in got:
             if kind != 'folder': check_pair(a, b, data)
             assert torch.isfinite(a).all() and tuple(a.shape[1:]) == tuple(data.shape)
