@@ -8,7 +8,7 @@ __all__ = ['ZCA_REG', 'DATASETS', 'READERS', 'AUGMENTATIONS', 'progress_bar', 'n
            'split_validation', 'Siamese', 'standard_augment']
 
 # %% ../nbs/00_data.ipynb #25fa86ab
-import difflib,math,operator,os,shutil,socket,sys,tempfile
+import difflib,hashlib,json,math,operator,os,shutil,socket,sys,tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -402,6 +402,7 @@ class Data:
     ):
         self._train,self._test,self.name,self.classes,self.norm,self.dtype = train,test,name,list(classes),norm.to(dtype=dtype),dtype
         self.n_classes,self.shape,self.device,self._kept = len(self.classes),norm.example_shape(tuple(train.x.shape[1:])),train.x.device,{}
+        self._found = {}   # what was found out about the contents; copies on other devices share it
 
     @property
     def y_train(self) -> torch.Tensor: return self._train.y   # long (N,)
@@ -497,6 +498,33 @@ def generator(self:Data,
     "A seeded generator on the data's device. CPU and GPU generators of one seed draw different numbers."
     return torch.Generator(device=self.device).manual_seed(_check_seed(seed))
 
+# %% ../nbs/00_data.ipynb #4d84a579
+# digest
+def _scaled(norm):
+    "The numbers of a normalisation to four digits, or of an embedding, as text"
+    if isinstance(norm, Vectors): return [norm.words, hashlib.sha256(norm.vectors.numpy().tobytes()).hexdigest()]
+    mean = [f'{v:.4f}' for v in (norm.mean/norm.std + 0.).flatten().tolist()]   # in units of std: a mean of 0 has no digits
+    std = [f'{v:.4g}' for v in norm.std.flatten().tolist()]
+    zca = None if norm.zca_W is None else [f'{norm.zca_reg or 0:.4g}', f'{norm.zca_W.double().trace().item():.4g}']
+    return [list(norm.mean.shape), [m.replace('-0.0000', '0.0000') for m in mean], std, zca]
+
+def _digest_split(h, split):
+    "Add the stored examples and the labels of a split to the hash `h`"
+    h.update(f'{len(split)} {tuple(split.x.shape[1:])} {split.x.dtype} '.encode())
+    rows = max(1, 2**24//max(1, split.x[0].numel()))
+    for i in range(0, len(split), rows):
+        h.update(split.rows(slice(i, i + rows)).cpu().contiguous().view(torch.uint8).numpy())
+    h.update(split.y.cpu().numpy())
+
+@patch(as_prop=True)
+def digest(self:Data) -> str:
+    "A fingerprint of the contents (hexadecimal): examples and labels of both splits, class names, normalisation; not the name."
+    if 'digest' not in self._found:
+        h = hashlib.sha256(json.dumps([self.classes, _scaled(self.norm)]).encode())
+        for split in (self._train, self._test): _digest_split(h, split)
+        self._found['digest'] = h.hexdigest()[:32]
+    return self._found['digest']
+
 # %% ../nbs/00_data.ipynb #4d7b35b5
 @patch
 def to(self:Data,
@@ -505,14 +533,17 @@ def to(self:Data,
 ) -> Data:                        # a new `Data` with the same normalisation
     "The same data on another device or in another dtype."
     dev = self.device if device is None else _check_device(device)
-    return Data(self._train.to(dev), self._test.to(dev), self.name, self.classes, self.norm, self.dtype if dtype is None else _check_dtype(dtype))
+    dtype = self.dtype if dtype is None else _check_dtype(dtype)
+    new = Data(self._train.to(dev), self._test.to(dev), self.name, self.classes, self.norm, dtype)
+    new._found = self._found
+    return new
 
 @patch
 def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
     return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes, n_train=len(self._train), n_test=len(self._test),
-                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(),
+                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(), digest=self.digest,
                 versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')), torch=str(torch.__version__)))
 
 # %% ../nbs/00_data.ipynb #4527f4b3

@@ -835,3 +835,35 @@ def test_public_names():
     assert set(D.__all__) == {'ZCA_REG', 'DATASETS', 'Normalise', 'Data', 'load_data', 'data_from_tensors', 'data_from_dataset', 'data_from_folder', 'split_validation',
                               'progress_bar', 'no_progress', 'AUGMENTATIONS', 'Siamese', 'standard_augment', 'READERS', 'Vectors', 'norm_from_state'}
     assert isinstance(load_data('digits', size=8), Data)
+
+
+# ---- the digest of a set ----------------------------------------------------------------------------------------------
+
+def test_the_digest_knows_contents_and_not_names(digits):
+    x, y = tensors()
+    d = data_from_tensors(x, y, x, y)
+    same = data_from_tensors(x.clone(), y.clone(), x, y, name='other', dtype=torch.float64)
+    assert d.digest == same.digest == d.describe()['digest'] and len(d.digest) == 32 and int(d.digest, 16)
+    other = x.clone()
+    other[3, 0, 2, 2] ^= 1
+    changed = dict(image=data_from_tensors(other, y, x, y), test_image=data_from_tensors(x, y, other, y, norm=d.norm), label=data_from_tensors(x, y.flip(0), x, y),
+                   classes=data_from_tensors(x, y, x, y, classes=list('abc')), whitened=data_from_tensors(x, y, x, y, zca=True), ridge=data_from_tensors(x, y, x, y, zca=.2),
+                   norm=data_from_tensors(x, y, x, y, norm=Normalise(d.norm.mean, d.norm.std*1.01)), floats=data_from_tensors(x.float(), y, x.float(), y),
+                   split=split_validation(d), another_split=split_validation(d, seed=1), shape=data_from_tensors(x.flatten(1), y, x.flatten(1), y))
+    assert len({d.digest, *(c.digest for c in changed.values())}) == len(changed) + 1
+    assert data_from_tensors(x, y, x, y, norm=Normalise(d.norm.mean*(1 + 1e-9), d.norm.std)).digest == d.digest     # another machine's rounding
+
+
+def test_copies_share_the_digest_and_it_is_computed_once(digits, monkeypatch):
+    v = split_validation(digits, 100)
+    a = v.to(dtype=torch.float64)
+    assert a.digest == v.digest
+    monkeypatch.setattr(D, '_digest_split', None)
+    assert v.to(dtype=torch.float16).digest == a.digest == v.describe()['digest']
+
+
+def test_the_digest_of_centred_data_does_not_depend_on_the_last_bits():
+    x, y = tensors(byte=False)
+    x = x - x.mean((0, 2, 3), keepdim=True)
+    a = data_from_tensors(x, y, x, y)
+    assert data_from_tensors(x, y, x, y, norm=Normalise(a.norm.mean + 3e-9, a.norm.std)).digest == a.digest
