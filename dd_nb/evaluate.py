@@ -21,10 +21,11 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,_class_files,_read_images,_tally,_ticking,load_data,split_validation,standard_augment
+from .data import Data,Siamese,_tally,_ticking,load_data,split_validation,standard_augment
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
+from .readers import class_files,read_images
 from .synthetic import Synthetic,_check_count
 from .unroll import State,_channels_last,_check_logits,_check_width,_forward,_learns,_side_by_side,_twin,can_stack,loss_fn,stack,trained,unstack
 
@@ -446,8 +447,8 @@ def read_set(
     if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
     if path.suffix == '.safetensors': return Synthetic.load(path)
     if path.is_dir():
-        files,y,_ = _class_files(path, [str(c) for c in data.classes])
-        return [(data.norm(_read_images(files, tuple(data.shape[-2:]), data.shape[0]).to(data.device)), y)]
+        files,y,_ = class_files(path, [str(c) for c in data.classes])
+        return [(data.norm(read_images(files, tuple(data.shape[-2:]), data.shape[0]).to(data.device)), y)]
     if path.suffix not in ('.pt', '.pth', '.npz'): raise ValueError(f'path must be a folder or a file .safetensors, .pt, .pth or .npz, got {str(path)!r}')
     out = []
     if labels is None and 'image' in path.name and (beside := path.with_name(path.name.replace('image', 'label'))).is_file(): labels = beside
