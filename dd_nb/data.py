@@ -710,15 +710,16 @@ def remarked(
     data:Data,   # a set that was just made
 ) -> Data:       # the same
     "Warn of classes with one training example or without a test example, and of classes of which one is ten times as large as another."
-    n,tested = data.counts,torch.bincount(data.y_test.cpu(), minlength=data.n_classes)
-    one,none = ([data.classes[c] for c in o.nonzero().flatten().tolist()] for o in (n == 1, tested == 0))
-    if one: remark(f'{data.name}: {"classes" if len(one) > 1 else "class"} {_some(one)} with a single training example')
-    if none: remark(f'{data.name}: {"classes" if len(none) > 1 else "class"} {_some(none)} without a test example')
+    n,tested,odd = data.counts,torch.bincount(data.y_test.cpu(), minlength=data.n_classes),[]
+    for found,what in ((n == 1, 'a single training example'), (tested == 0, 'no test example')):
+        names = [data.classes[c] for c in found.nonzero().flatten().tolist()]
+        if names: odd.append(f'{"classes" if len(names) > 1 else "class"} {_some(names)} with {what}')
     lo,hi = int(n.argmin()),int(n.argmax())
     if n[hi] >= 10*n[lo] > 0:
         share = tested[hi].item()/len(data.y_test)
-        remark(f'{data.name}: classes differ widely in size, from {int(n[lo])} ({data.classes[lo]!r}) to {int(n[hi])} ({data.classes[hi]!r}) training examples; '
-              f'always answering {data.classes[hi]!r} would score {share:.1%} on the test split')
+        odd.append(f'from {int(n[lo])} ({data.classes[lo]!r}) to {int(n[hi])} ({data.classes[hi]!r}) training examples a class, '
+                   f'so that always answering {data.classes[hi]!r} would score {share:.1%}')
+    if odd: remark(f'{data.name} has {"; ".join(odd)}')
     return data
 
 # %% ../nbs/00_data.ipynb #e2181b55
@@ -771,7 +772,8 @@ def data_from_tensors(
     train,test = (_Split(s.x.to(device), s.y.to(device)) for s in (train, test))
     if norm is None: norm = Normalise.fit(train.x, zca=False if reg is None else reg, dtype=dtype)
     else: norm._check(train.x[:1])
-    return Data(train, test, str(name), [str(c) for c in range(k)] if classes is None else list(classes), norm, dtype)
+    names = [str(c) for c in range(k)] if classes is None else list(classes)
+    return remarked(Data(train, test, str(name), names, norm, dtype))
 
 # %% ../nbs/00_data.ipynb #3eede553
 def _data_root(root):

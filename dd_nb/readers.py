@@ -66,14 +66,15 @@ def _turned(x, o):
 # %% ../nbs/00b_readers.ipynb #4db264ca
 def _is_deep(im):
     "Whether an open image has more than 8 bits a channel, of which PIL may be about to drop some"
-    how = im.tile[0][3] if im.tile else ''
+    how = im.tile[0][3] if getattr(im, 'tile', None) else ''   # images that are not of a file have none
     wide = im.format == 'PPM' and isinstance(how, tuple) and how[-1] > 255
     return im.mode.startswith('I') or ';16' in str(how) or wide
 
 def _deep_colours(im, background):
     "Floats (1 or 3, H, W) from 0 to 65535 of an open file whose colours, or gray and alpha, have 16 bits"
     if im.format != 'PNG': raise ValueError(f'its colours have 16 bits, which is read from PNG files only, not from {im.format}')
-    from torchvision.io import ImageReadMode,decode_png
+    try: from torchvision.io import ImageReadMode,decode_png
+    except ImportError: raise ValueError('its colours have 16 bits, which this torchvision cannot read: convert it to 16-bit gray or 8-bit RGB') from None
     im.fp.seek(0)
     x = decode_png(torch.frombuffer(bytearray(im.fp.read()), dtype=torch.uint8), ImageReadMode.UNCHANGED).float()
     if len(x) in (1, 3): return x
@@ -205,9 +206,10 @@ def image_files(
 def _holds_classes(p): return not _own_images(p) and any(_has_images(d) for d in _subdirs(p))
 
 def _unwrapped(p):
-    "A split folder, or the only folder in it if that holds the classes: some archives say everything twice"
-    inner = [d for d in _subdirs(p) if _has_images(d)]
-    return _unwrapped(inner[0]) if len(inner) == 1 and not _own_images(p) and _holds_classes(inner[0]) and len(_subdirs(inner[0])) > 1 else p
+    "The folder `p`, or the one inside it that holds several folders of images, where each folder on the way holds nothing else"
+    inner = p
+    while len(more := [d for d in _subdirs(inner) if _has_images(d)]) == 1 and not _own_images(inner): inner = more[0]
+    return inner if len(more) > 1 else p
 
 def _splits(path):
     "The split folders of `path` that hold class folders: name of the split -> folder"
@@ -225,10 +227,7 @@ def _check_layout(path, dirs):
     names,full = [d.name for d in dirs],[d for d in dirs if _has_images(d)]
     for d in full:
         if 'train' in _splits(d): raise ValueError(f'{path} holds no class folders, but {d.name!r} in it holds a training folder: name {str(d)!r}')
-    if len(full) == 1 and _holds_classes(full[0]) and len(_subdirs(full[0])) > 1:
-        inner = full[0]
-        while len(more := [d for d in _subdirs(inner) if _has_images(d)]) == 1 and _holds_classes(more[0]) and len(_subdirs(more[0])) > 1: inner = more[0]
-        raise ValueError(f'{path} holds a single folder, and that one the others: name {str(inner)!r}')
+    if (inner := _unwrapped(path)) != path: raise ValueError(f'{path} holds a single folder, and that one the others: name {str(inner)!r}')
     if len(full) > 1 and all(split_of(n) for n in names) and all(_own_images(d) for d in full):
         raise ValueError(f'{path} holds images right in {_listed(names)}: their classes are not known; an image folder has one folder of images for each class')
     if len(full) > 1 and not any(_own_images(d) for d in full):
@@ -473,8 +472,8 @@ def data_from_npz(
     parts,classes = [found[s] for s in ('train', 'test' if 'test' in found else 'val') if s in found],None
     if any(p['y'].dtype.kind in 'US' for p in parts):
         words = [p['y'].astype(str).reshape(-1) for p in parts]
-        classes = sorted(set(words[0]))
-        if new := set(words[-1]) - set(classes): raise ValueError(f'{str(path)!r} has the class {sorted(new)[0]!r} in its test split alone')
+        classes = sorted(map(str, set(words[0])))
+        if new := set(words[-1]) - set(classes): raise ValueError(f'{str(path)!r} has the class {str(sorted(new)[0])!r} in its test split alone')
         for p,w in zip(parts, words): p['y'] = np.array([classes.index(c) for c in w])
     out = []
     for p,what in zip(parts, ('x_train', 'x_test')):
@@ -590,7 +589,7 @@ def _of_sentences(rows):
     words = [j for j in (0, 1) if not all(_is_number(r[j]) or r[j].lower() in _MISSING or _decimal_comma(r[j]) for r in rows)]
     if len(words) != 1: return len(words) == 2
     texts = [r[words[0]] for r in rows]
-    return not _few(texts) or any(len(t.split()) > 2 for t in texts)
+    return len(set(texts)) > max(2, len(texts)/2) or any(len(t.split()) > 2 for t in texts)
 
 def _is_index(values, name):
     "Whether a column only counts the rows"
@@ -627,7 +626,7 @@ def data_from_table(
         if zca: raise ValueError(f'size, zca and channels must be left out for {str(path)!r}, which holds sentences')
         return load_text(path, length=length, seed=seed, header=header, device=device, dtype=dtype, embedding=norm or 'ppmi', sep=sep)
     if length is not None: raise ValueError(f'length must be left out for {str(path)!r}, which is a table of numbers')
-    x,y,classes = _table(text, sep, [r for _,r in sample], target, header, path)
+    x,y,classes = _table(text, sep, sample, target, header, path)
     return data_from_tensors(x, y, name=name or path.name, classes=classes, zca=zca, device=device, dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['.csv'] = READERS['.tsv'] = data_from_table
@@ -635,18 +634,19 @@ READERS['.csv'] = READERS['.tsv'] = data_from_table
 # %% ../nbs/00b_readers.ipynb #4b61500d
 def _table(text, sep, sample, target, header, path):
     "Examples, labels and class names of a table; the sample are its first rows"
-    k = len(sample[0])
-    short = next((i for i,r in enumerate(sample) if len(r) != k), None)
-    if short is None and len(sample) < 2: raise ValueError(f'{str(path)!r} holds a single row')
-    if header is None: header = bool(short is None and _first_row_names(sample, path))
+    k = len(sample[0][1])
+    for line,r in sample: _check_width(path, line, r, k)
+    sample = [r for _,r in sample]
+    if len(sample) < 2: raise ValueError(f'{str(path)!r} holds a single row')
+    if header is None: header = bool(_first_row_names(sample, path))
     names = [n.lstrip('# ') for n in sample[0]] if header else None
     if names and len(set(names)) < k: raise ValueError(f'{str(path)!r} names two columns {next(n for n in names if names.count(n) > 1)!r}')
-    c = _find_class(names, [r for r in sample[header:] if len(r) == k], target, path)
+    c = _find_class(names, sample[header:], target, path)
     shown = names or [str(j) for j in range(k)]
     rows,labels,odd = [],[],'_' in text
     for i,(line,row) in enumerate(_cells(text, sep, path)):
         if i == 0 and header: continue
-        if len(row) != k: raise ValueError(f'{str(path)!r}, line {line}: {len(row)} cells, where the first line has {k}')
+        _check_width(path, line, row, k)
         labels.append((line, row.pop(c)))
         try:
             if odd: raise ValueError   # float() would read 1_000
@@ -664,6 +664,9 @@ def _table(text, sep, sample, target, header, path):
     if not keep: raise ValueError(f'{str(path)!r} must hold a column of numbers beside the class {shown[c]!r}')
     y,classes = _classes(labels, shown[c], path)
     return _narrow(x[:, keep]),y,classes
+
+def _check_width(path, line, row, k):
+    if len(row) != k: raise ValueError(f'{str(path)!r}, line {line}: {len(row)} cells, where the first line has {k}')
 
 def _classes(labels, column, path):
     "Class numbers, and the names: sorted, as numbers where all of them are"

@@ -167,14 +167,12 @@ def data_from_texts(
 _CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic', 'intent', 'y'}
 _TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title', 'message', 'tweet', 'utterance', 'comment', 'query', 'x'}
 
-def _is_class(values): return len(set(values)) <= len(values)/2
-
 def _columns(rows, header, path):
     "(classes, sentences) of rows of two cells, the header left out; raises ValueError where the first row may be one"
     first,body = rows[0],rows[1:] or rows
     names = [c.strip().lower() for c in first]
     at = next((j for j in (0, 1) if names[j] in _CLASS and names[1 - j] in _TEXT), None)   # where a header says the class is
-    by_contents = 1 if not _is_class([r[0] for r in body]) and _is_class([r[1] for r in body]) else 0
+    by_contents = 1 if len({r[1] for r in body}) < len({r[0] for r in body}) else 0   # there are fewer classes than sentences
     c = by_contents if at is None or header is False else at
     if header is None:
         alone = all(r[c] != first[c] for r in body)
