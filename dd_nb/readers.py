@@ -76,7 +76,9 @@ def _deep_colours(im, background):
     try: from torchvision.io import ImageReadMode,decode_png
     except ImportError: raise ValueError('its colours have 16 bits, which this torchvision cannot read: convert it to 16-bit gray or 8-bit RGB') from None
     im.fp.seek(0)
-    x = decode_png(torch.frombuffer(bytearray(im.fp.read()), dtype=torch.uint8), ImageReadMode.UNCHANGED).float()
+    x = decode_png(torch.frombuffer(bytearray(im.fp.read()), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    if x.dtype == torch.uint8: raise ValueError('its colours have 16 bits, of which this torchvision reads 8: convert it to 16-bit gray or 8-bit RGB')
+    x = x.float()
     if len(x) in (1, 3): return x
     alpha,under = x[-1:]/65535,torch.tensor(background).view(3, 1, 1)*257.
     return x[:-1]*alpha + (under if len(x) == 4 else _to_channels(under, 1))*(1 - alpha)
