@@ -917,9 +917,10 @@ def _kind(name, path):
     if known: return _key(name)
     if path.is_file() and path.suffix.lower() in READERS: return path.suffix.lower()
     names,ends = [*DATASETS, *(k for k in READERS if k[0] not in './')],', '.join(sorted(k for k in READERS if k[0] == '.'))
+    files = f', or an image folder, or a file that ends in {ends}' if ends else ''
     near = difflib.get_close_matches(_key(name), names, n=1)
     hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise ValueError(f'name must be one of {", ".join(names)}, or an image folder, or a file that ends in {ends}, not {str(name)!r}{hint}')
+    raise ValueError(f'name must be one of {", ".join(names)}{files}, not {str(name)!r}{hint}')
 
 def _warn_of_namesake(name, path):
     "Say that a known set is taken where a folder or file is called the same"

@@ -31,12 +31,24 @@ def _check_background(background):
         raise ValueError(f"background must be 'white', 'black', a gray from 0 to 255 or three numbers of red, green and blue, not {background!r}")
     return rgb
 
+def _orientation(im):
+    "EXIF's note on how an image is to be turned, 1 to 8; 1 is not at all"
+    try: o = im.getexif().get(0x0112, 1)
+    except Exception: return 1   # a note that cannot be read
+    return o if o in range(1, 9) else 1
+
+def _unmapped(im):
+    "The image, or if it is a TIFF file that lies on its side, the same opened from memory: PIL maps some of those with height and width exchanged"
+    if im.format != 'TIFF' or not im.filename or _orientation(im) < 5: return im
+    return type(im)(io.BytesIO(Path(im.filename).read_bytes()))
+
 def _open_image(f):
     "An open PIL image; raises ValueError for what is none, or claims to be huge"
     from PIL import Image,UnidentifiedImageError
     try: im = Image.open(f)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as e:
         raise ValueError(f'{f} cannot be read as an image ({type(e).__name__})') from None
+    im = _unmapped(im)
     if im.width*im.height > _MAX_PIXELS:
         raise ValueError(f'{f} says it has {im.width} x {im.height} pixels, at most {_MAX_PIXELS:,} in all are read')
     return im
@@ -50,12 +62,6 @@ def _opaque(im, background):
     under = Image.new('RGBA', im.size, (*background, 255))
     under.alpha_composite(im.convert('RGBA'))
     return under.convert('L' if gray else 'RGB')
-
-def _orientation(im):
-    "EXIF's note on how a loaded image is to be turned, 1 to 8; 1 is not at all"
-    try: o = im.getexif().get(0x0112, 1)
-    except Exception: return 1   # a note that cannot be read
-    return o if o in range(1, 9) else 1
 
 def _turned(x, o):
     "An image (C, H, W) turned by EXIF's orientation `o`"
@@ -324,7 +330,7 @@ def _example(x, size, channels, background):
     "One item of a dataset as a tensor, and of what kind it is; None for what is no picture of PIL's"
     kind = None
     if hasattr(x, 'getbands'):
-        x,kind = _pixels(x, channels, background)
+        x,kind = _pixels(_unmapped(x), channels, background)
         if kind != 'byte': return x,kind
     elif isinstance(x, np.ndarray) and x.dtype == np.uint8 and (x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (1, 3))):
         x = torch.from_numpy(x.copy()).view(*x.shape[:2], -1).permute(2, 0, 1)
@@ -620,7 +626,7 @@ def data_from_table(
     text = read_text(path)
     tsv = path.suffix.lower() == '.tsv' and sep is None
     sep = sep or ('\t' if tsv else _separator(text, path))
-    raw = [l.split('\t') for l in text[:2**20].split('\n') if l.strip()] if tsv else None   # quotes in a sentence are no quotes of a table
+    raw = [l.rstrip('\r').split('\t') for l in text[:2**20].split('\n') if l.strip()] if tsv else None   # quotes in a sentence are no quotes of a table
     sample = list(itertools.islice(_cells(text, sep, path), 1001))
     if not sample: raise ValueError(f'{str(path)!r} holds no rows')
     if target is None and _of_sentences((raw or [r for _,r in sample])[1:]):

@@ -235,6 +235,16 @@ def test_other_modes(tmp_path):
     assert set(got[0].unique().tolist()) == {0, 255} and (got[1].int() - torch.from_numpy(x).int()).abs().max() <= 1 and got[2].equal(torch.from_numpy(x))
 
 
+def test_a_gray_tiff_file_on_its_side(tmp_path):
+    "PIL 12 and 13 map such files into memory with height and width exchanged."
+    x = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    note = Image.Exif(); note[0x0112] = 6
+    write(tmp_path/'a.tif', x, exif=note)
+    assert image_head(tmp_path/'a.tif')[0] == (6, 5) and (read_images([tmp_path/'a.tif'], (6, 5), 1)[0, 0].numpy() == np.rot90(x, -1)).all()
+    d = data_from_dataset(Pairs([(Image.open(tmp_path/'a.tif'), i % 2) for i in range(8)]))
+    assert (d.raw_train[0, 0].numpy() == np.rot90(x, -1)).all()
+
+
 @pytest.mark.parametrize('ending', ['.jpg', '.png', '.tif', '.webp'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_photographs_are_turned_as_their_note_says(tmp_path, ending, orientation):
