@@ -236,8 +236,6 @@ def _check_layout(path, dirs):
     for d in full:
         if 'train' in _splits(d): raise ValueError(f'{path} holds no class folders, but {d.name!r} in it holds a training folder: name {str(d)!r}')
     if (inner := _unwrapped(path)) != path: raise ValueError(f'{path} holds a single folder, and that one the others: name {str(inner)!r}')
-    if len(full) > 1 and all(split_of(n) for n in names) and all(_own_images(d) for d in full):
-        raise ValueError(f'{path} holds images right in {_listed(names)}: their classes are not known; an image folder has one folder of images for each class')
     if len(full) > 1 and not any(_own_images(d) for d in full):
         inner = [{e.name for e in _subdirs(d) if _has_images(e)} for d in full]
         if (same := set.intersection(*inner)) and len(set.union(*inner)) > 1:
@@ -268,11 +266,13 @@ def class_files(
 
 def _split_folders(path):
     "Folder of the training images and folder of the test images, or None where there is none; what is left out is said in a warning"
-    found = _splits(path)
+    found,full = _splits(path),[d for d in _subdirs(path) if _has_images(d)]
+    if not found and len(full) > 1 and all(split_of(d.name) and _own_images(d) for d in full):
+        raise ValueError(f'{path} holds images right in {_listed([d.name for d in full])}: their classes are not known; an image folder has one folder of images for each class')
     if not found: return path,None
     held = 'test' if 'test' in found else 'val'
     if 'train' not in found: raise ValueError(f"{path} holds a folder {found[held].name!r} but none called 'train'")
-    others = [d.name for d in _subdirs(path) if d not in found.values() and _has_images(d)]
+    others = [d.name for d in full if d not in found.values()]
     if held not in found and others:
         unknown = [n for n in others if split_of(n)]
         if unknown: raise ValueError(f'{path / unknown[0]} holds images without class folders, so nothing can be tested on them: name {str(found["train"])!r} to split that')
@@ -548,13 +548,13 @@ def _first_row_names(rows, path):
     "Whether the first of the rows names the columns, by contents; raises ValueError where they cannot tell"
     head,body = rows[0],rows[1:]
     numeric = [all(_is_number(r[j]) or r[j].lower() in _MISSING for r in body) for j in range(len(head))]
-    if any(n and h and not _is_number(h) for n,h in zip(numeric, head)) or not any(numeric): return True if any(numeric) else None
-    counted = [h for n,h in zip(numeric, head) if n and h]
+    if not any(numeric): return None
+    counted = [h for n,h in zip(numeric, head) if n and _is_number(h)]   # cells that look like data, or are columns named by numbers
     counts = len(counted) >= 3 and counted in ([str(i + k) for i in range(len(counted))] for k in (0, 1))
-    words = [j for j,n in enumerate(numeric) if not n]
-    called = any(head[j].lower() in _CLASS_NAMES and all(r[j] != head[j] for r in body) for j in words)
-    if counts and ('' in head or called): return True
-    if counts or called:
+    named = any(n and h and not _is_number(h) for n,h in zip(numeric, head))
+    called = any(h.lower() in _CLASS_NAMES and all(r[j] != h for r in body) for j,h in enumerate(head))
+    if named and not counted or counts and (named or called or '' in head): return True
+    if counts or called or named and len(set(counted)) == len(counted) and all(re.fullmatch(r'\d+', h) for h in counted):
         raise ValueError(f'header must be given for {str(path)!r}, whose first line reads {_listed(head)}: True if it names the columns, False if it is an example')
     return False
 
@@ -571,6 +571,8 @@ def _not_a_number(path, line, column, cell):
 # %% ../nbs/00b_readers.ipynb #f9fb32e2
 def _few(values): return 1 < len(set(values)) <= max(2, len(values)/2)   # as classes are
 
+def _like_number(cell): return _is_number(cell) or cell.lower() in _MISSING or _decimal_comma(cell)
+
 def _find_class(names, body, target, path):
     "The number of the column that holds the class"
     k = len(body[0])
@@ -583,7 +585,7 @@ def _find_class(names, body, target, path):
     called = [j for j,n in enumerate(names or []) if n.lower() in _CLASS_NAMES]
     if len(called) == 1: return called[0]
     if called: raise ValueError(f'target must be given for {str(path)!r}: the columns {_listed([names[j] for j in called])} could all be the class')
-    words = [j for j in range(k) if not all(_is_number(r[j]) or r[j].lower() in _MISSING or _decimal_comma(r[j]) for r in body)]
+    words = [j for j in range(k) if not all(_like_number(r[j]) for r in body)]
     last = [r[-1] for r in body]
     whole = k - 1 in words or all(re.fullmatch(r'[+-]?\d+(\.0*)?', v) for v in last)
     if len(words) == 1 and _few([r[words[0]] for r in body]) and (words[0] == k - 1 or not (whole and _few(last))): return words[0]
@@ -594,7 +596,7 @@ def _of_sentences(rows):
     "Whether rows are a class and a sentence each, rather than numbers and a class"
     if not rows: return False
     if {len(r) for r in rows} != {2}: return not any(_is_number(c) or _decimal_comma(c) for r in rows for c in r[1:])
-    words = [j for j in (0, 1) if not all(_is_number(r[j]) or r[j].lower() in _MISSING or _decimal_comma(r[j]) for r in rows)]
+    words = [j for j in (0, 1) if sum(_like_number(r[j]) for r in rows) <= len(rows)/2]   # a single word among numbers is a slip
     if len(words) != 1: return len(words) == 2
     texts = [r[words[0]] for r in rows]
     return len(set(texts)) > max(2, len(texts)/2) or any(len(t.split()) > 2 for t in texts)
