@@ -81,7 +81,8 @@ def remark(
 ):
     "A warning, at the line of whoever called this package."
     depth,frame = 1,sys._getframe(0)
-    while frame.f_back and frame.f_globals.get('__name__', '').partition('.')[0] == 'dd_nb': depth,frame = depth + 1,frame.f_back
+    while frame.f_back and frame.f_globals.get('__name__', '').partition('.')[0] == 'dd_nb':
+        depth,frame = depth + 1,frame.f_back
     warnings.warn(text, stacklevel=depth)
 
 # %% ../nbs/00_data.ipynb #43d3cb91
@@ -135,7 +136,8 @@ def _resize(
     x:torch.Tensor,   # images, uint8 or float (N, C, H, W)
     size,             # (height, width); None leaves `x` as it is
 ) -> torch.Tensor:    # of the same dtype, (N, C, height, width)
-    "Resize bilinearly (no aligned corners; smoothed first where the image shrinks); bytes are rounded back to bytes."
+    """Resize bilinearly (no aligned corners; smoothed first where the image shrinks); bytes are rounded back
+    to bytes."""
     if size is None or tuple(x.shape[-2:]) == size: return x
     if len(x)*x.shape[1]*size[0]*size[1] > _MAX_BYTES:
         raise ValueError(f'size={size} would make {len(x)} images larger than {_MAX_BYTES//2**30} GiB: choose a smaller size')
@@ -286,7 +288,8 @@ def fit(cls:Normalise,
 ):
     "The `Normalise` of the statistics of `x`. Raises ValueError if whitening is asked for examples of more than 12,288 numbers."
     mean,std = _moments(x)
-    least = 1e-13 if x.dtype == torch.float64 else 1e-7   # below it, what varies is rounding: a constant channel
+    # below it, what varies is rounding: a constant channel
+    least = 1e-13 if x.dtype == torch.float64 else 1e-7
     std = torch.where(std > least*mean.abs(), std, torch.ones_like(std))
     shape = (-1, *[1]*(x.ndim-2))
     norm = cls(mean.view(shape), std.view(shape), dtype=dtype)
@@ -488,12 +491,13 @@ def batch(self:Data,
     generator:torch.Generator|None=None,   # source of randomness (`data.generator(seed)` makes one); None: torch's global one
     classes:int|list|None=None,            # draw from this class, or from these, only
     replace:bool=True,                     # draws are independent; False: no example twice within the batch
-    balanced:bool=False,                   # every class has the same chance, whatever its size, and the same share if n allows
+    balanced:bool=False,                   # every class has the same chance, whatever its size
 ) -> tuple:                                # (x, y): normalised (n, *shape) and long (n,), on the data's device
     """A random draw from the training split; only the drawn rows are normalised.
     Raises ValueError for an unknown class, or for more distinct examples than there are."""
     n = _check_int('n', n, 1)
-    if balanced: return self._balanced_batch(n, generator, range(self.n_classes) if classes is None else classes, replace)
+    if balanced:
+        return self._balanced_batch(n, generator, range(self.n_classes) if classes is None else classes, replace)
     pool = None if classes is None else self._train.pool(self._check_classes(classes))
     size = len(self._train) if pool is None else len(pool)
     if not replace and n > size: raise ValueError(f'n must be at most {size}, the number of examples to draw from without replacement, not {n}')
@@ -505,18 +509,23 @@ def batch(self:Data,
 
 @patch
 def _balanced_batch(self:Data, n, generator, classes, replace):
-    "As many draws of each class: n // classes, and one more of as many randomly chosen ones as are left over; in random order"
+    """As many draws of each class: n // classes, and one more of as many randomly chosen ones as are left
+    over; in random order"""
     classes,dev = self._check_classes(classes),self.device if generator is None else generator.device
     def shuffled(k): return torch.randperm(k, generator=generator, device=dev)
     extra = set(shuffled(len(classes))[:n % len(classes)].tolist())
     picks = []
     for j,c in enumerate(classes):
         pool,k = self._train.pool((c,)),n//len(classes) + (j in extra)
-        if not len(pool): raise ValueError(f'balanced needs training examples of every class, and {self.classes[c]!r} has none')
+        if not len(pool):
+            raise ValueError(f'balanced needs training examples of every class, and {self.classes[c]!r} has '
+                             f'none')
         if not replace and k > len(pool):
-            raise ValueError(f'n must leave at most {len(pool)} draws for class {self.classes[c]!r}, which has no more examples, '
+            raise ValueError(f'n must leave at most {len(pool)} draws for class {self.classes[c]!r}, which '
+                             f'has no more examples, '
                              f'where nothing is drawn twice; {n} would need {k}')
-        i = torch.randint(len(pool), (k,), generator=generator, device=dev) if replace else shuffled(len(pool))[:k]
+        if replace: i = torch.randint(len(pool), (k,), generator=generator, device=dev)
+        else: i = shuffled(len(pool))[:k]
         picks.append(pool[i.to(self.device)])
     i = torch.cat(picks)[shuffled(n).to(self.device)]
     return self.norm(self._train.rows(i)),self._train.y[i]
@@ -540,10 +549,12 @@ def generator(self:Data,
 # digest
 def _scaled(norm):
     "The numbers of a normalisation to four digits, or of an embedding, as text"
-    if isinstance(norm, Vectors): return [norm.words, hashlib.sha256(norm.vectors.numpy().tobytes()).hexdigest()]
-    mean = [f'{v:.4f}' for v in (norm.mean/norm.std + 0.).flatten().tolist()]   # in units of std: a mean of 0 has no digits
+    if isinstance(norm, Vectors):
+        return [norm.words, hashlib.sha256(norm.vectors.numpy().tobytes()).hexdigest()]
+    # in units of std: a mean of 0 has no digits
+    mean = [f'{v:.4f}' for v in (norm.mean/norm.std + 0.).flatten().tolist()]
     std = [f'{v:.4g}' for v in norm.std.flatten().tolist()]
-    zca = None if norm.zca_W is None else [f'{norm.zca_reg or 0:.4g}', f'{norm.zca_W.double().trace().item():.4g}']
+    zca = [] if norm.zca_W is None else [f'{v:.4g}' for v in (norm.zca_reg or 0, norm.zca_W.double().trace().item())]
     return [list(norm.mean.shape), [m.replace('-0.0000', '0.0000') for m in mean], std, zca]
 
 def _digest_split(h, split):
@@ -556,7 +567,8 @@ def _digest_split(h, split):
 
 @patch(as_prop=True)
 def digest(self:Data) -> str:
-    "A fingerprint of the contents (hexadecimal): examples and labels of both splits, class names, normalisation; not the name."
+    """A fingerprint of the contents (hexadecimal): examples and labels of both splits, class names,
+    normalisation; not the name."""
     if 'digest' not in self._found:
         h = hashlib.sha256(json.dumps([self.classes, _scaled(self.norm)]).encode())
         for split in (self._train, self._test): _digest_split(h, split)
@@ -581,7 +593,8 @@ def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
     return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes, n_train=len(self._train), n_test=len(self._test),
-                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(), digest=self.digest, scale=self.scale and list(self.scale),
+                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(),
+                digest=self.digest, scale=self.scale and list(self.scale),
                 versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')), torch=str(torch.__version__)))
 
 # %% ../nbs/00_data.ipynb #4527f4b3
@@ -592,8 +605,9 @@ def is_image(self:Data) -> bool:
 
 @patch(as_prop=True)
 def scale(self:Data) -> tuple:
-    """Smallest and largest number on the scale of the data, by the stored training examples: (0, 1) for bytes, which are read as 255ths, and for
-    floats that never leave it; (0, 255) for floats that are whole numbers in that range; else what there is. None for words."""
+    """Smallest and largest number on the scale of the data, by the stored training examples: (0, 1) for
+    bytes, which are read as 255ths, and for floats that never leave it; (0, 255) for floats that are
+    whole numbers in that range; else what there is. None for words."""
     if 'scale' in self._found: return self._found['scale']
     x,found = self._train.x,None
     if x.dtype == torch.uint8: found = (0., 1.)
@@ -612,8 +626,8 @@ def show(self:Data,
     split:str='train',     # 'train' or 'test'
     max_classes:int=20,    # rows drawn at most
 ):                         # a matplotlib figure, which a notebook displays
-    """The first `n` examples of each class, one row per class. Floats that leave [0, 1] are drawn from their smallest number to their largest,
-    and the title says so. Raises ValueError if examples are not images."""
+    """The first `n` examples of each class, one row per class. Floats that leave [0, 1] are drawn from their
+    smallest number to their largest, and the title says so. Raises ValueError if examples are not images."""
     import matplotlib.pyplot as plt
     n,k = _check_int('n', n, 1),min(_check_int('max_classes', max_classes, 1), self.n_classes)
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', not {split!r}")
@@ -624,7 +638,8 @@ def show(self:Data,
     grid = np.full((k*(h+gap)-gap, n*(w+gap)-gap, ch), 255, dtype=np.uint8)   # one picture of all draws much faster than many
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
-        if x.dtype != torch.uint8: x = ((x.double() - lo)/((hi - lo) or 1.)*255).clamp(0, 255).round().to(torch.uint8)
+        if x.dtype != torch.uint8:
+            x = ((x.double() - lo)/((hi - lo) or 1.)*255).clamp(0, 255).round().to(torch.uint8)
         for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')
@@ -658,7 +673,8 @@ def _whole_to_float(x, name):
     if top <= 2**24: return x.float()
     wide = x.double()
     if top > 2**53 and np.unique(x.cpu().numpy()).size > np.unique(wide.cpu().numpy()).size:
-        raise ValueError(f'{name} holds whole numbers as large as {top:.3g}, of which floats cannot tell all apart: subtract the smallest first')
+        raise ValueError(f'{name} holds whole numbers as large as {top:.3g}, of which floats cannot tell all '
+                         f'apart: subtract the smallest first')
     return wide
 
 def _as_images(x, name):
@@ -666,10 +682,13 @@ def _as_images(x, name):
     byte,shape = x.dtype == torch.uint8,tuple(x.shape)
     if x.ndim == 3 and min(shape[1:]) >= 8:
         if byte: return x[:, None]   # gray images
-        if shape[1] == shape[2]: remark(f'{name} of shape {shape} is taken as series of {shape[1]} rows; gray images have shape (N, 1, H, W): x[:, None]')
+        if shape[1] == shape[2]: remark(f'{name} of shape {shape} is taken as series of {shape[1]} rows; '
+                                        f'gray images have shape (N, 1, H, W): x[:, None]')
     if x.ndim == 4 and shape[3] in (3, 4) and shape[1] not in (1, 3):
-        if min(shape[1:3]) > 4 and (byte or shape[3] == 3): return x.permute(0, 3, 1, 2).contiguous()   # channels came last
-        remark(f'{name} of shape {shape} is taken as images of {shape[1]} channels; if the channels come last, give x.permute(0, 3, 1, 2)')
+        if min(shape[1:3]) > 4 and (byte or shape[3] == 3):
+            return x.permute(0, 3, 1, 2).contiguous()   # channels came last
+        remark(f'{name} of shape {shape} is taken as images of {shape[1]} channels; if the channels come '
+               f'last, give x.permute(0, 3, 1, 2)')
     return x
 
 def _check_x(x, name):
@@ -709,7 +728,8 @@ def _some(names):
 def remarked(
     data:Data,   # a set that was just made
 ) -> Data:       # the same
-    "Warn of classes with one training example or without a test example, and of classes of which one is ten times as large as another."
+    """Warn of classes with one training example or without a test example, and of classes of which one is ten
+    times as large as another."""
     n,tested,odd = data.counts,torch.bincount(data.y_test.cpu(), minlength=data.n_classes),[]
     for found,what in ((n == 1, 'a single training example'), (tested == 0, 'no test example')):
         names = [data.classes[c] for c in found.nonzero().flatten().tolist()]
@@ -717,14 +737,15 @@ def remarked(
     lo,hi = int(n.argmin()),int(n.argmax())
     if n[hi] >= 10*n[lo] > 0:
         share = tested[hi].item()/len(data.y_test)
-        odd.append(f'from {int(n[lo])} ({data.classes[lo]!r}) to {int(n[hi])} ({data.classes[hi]!r}) training examples a class, '
+        odd.append(f'from {int(n[lo])} ({data.classes[lo]!r}) to {int(n[hi])} ({data.classes[hi]!r}) '
+                   f'training examples a class, '
                    f'so that always answering {data.classes[hi]!r} would score {share:.1%}')
     if odd: remark(f'{data.name} has {"; ".join(odd)}')
     return data
 
 # %% ../nbs/00_data.ipynb #e2181b55
 def data_from_tensors(
-    x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8 (0..255), or floats on a scale of their own; bytes (N, H, W) are gray images
+    x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8, or floats on a scale of their own
     y_train:torch.Tensor,             # their classes, whole numbers (N,) or (N, 1) from 0
     x_test:torch.Tensor|None=None,    # test examples; None splits the training examples
     y_test:torch.Tensor|None=None,    # their classes
@@ -737,9 +758,10 @@ def data_from_tensors(
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
 ) -> Data:
-    """A `Data` from tensors (NumPy arrays will do). Memory is shared where possible, so do not change `x_train` afterwards.
-    Raises TypeError or ValueError, in one sentence, for anything that is not a classification set: NaN, lengths or shapes that differ,
-    labels that are negative, fractional or out of range, a class without training examples. Warns of what is odd: see `remarked`."""
+    """A `Data` from tensors (NumPy arrays will do). Memory is shared where possible, so do not change
+    `x_train` afterwards. Raises TypeError or ValueError, in one sentence, for anything that is not a
+    classification set: NaN, lengths or shapes that differ, labels that are negative, fractional or out of
+    range, a class without training examples. Warns of what is odd: see `remarked`."""
     device,dtype,seed,reg = _check_device(device),_check_dtype(dtype),_check_seed(seed),_check_zca(zca)
     if norm is not None and reg is not None: raise ValueError('zca and norm cannot both be given: a ready normalisation brings its own whitening')
     if norm is not None and not isinstance(norm, Normalise): raise TypeError(f'norm must be a Normalise, not {type(norm).__name__}')
@@ -797,7 +819,8 @@ _SETS = dict(
     cifar100      = ('CIFAR100', ('', ), ('cifar-100-python', ), None),
 )
 DATASETS = ['digits', *_SETS, 'tiny_imagenet']  # names of sets of images that `load_data` knows
-READERS = {}  # what other rooms can read: name of a set, ending of a file, or '/' for folders -> function (name or path, **arguments it takes) to `Data`
+# what other rooms can read: name of a set, ending of a file, or '/' for folders -> function (name or path, **arguments it takes) to `Data`
+READERS = {}
 
 def _tv_read(cls, root, download):
     "Both splits of a torchvision set, ((x, y), (x, y)), and its class names"
@@ -888,7 +911,8 @@ def _tiny_read(root, size=None):
     rows = [l.split('\t')[:2] for l in (p/'val'/'val_annotations.txt').read_text().splitlines() if l.strip()]
     tfiles,ty = [p/'val'/'images'/f for f,_ in rows],[label[w] for _,w in rows]
     hw = size or image_head(files[0])[0]
-    return ((read_images(files, hw, 3), torch.tensor(ys)), (read_images(tfiles, hw, 3), torch.tensor(ty))),[words.get(w, w).split(',')[0].strip() for w in wnids]
+    both = (read_images(files, hw, 3), torch.tensor(ys)),(read_images(tfiles, hw, 3), torch.tensor(ty))
+    return both,[words.get(w, w).split(',')[0].strip() for w in wnids]
 
 def _tiny(root, size, download):
     def get(tmp):
@@ -916,7 +940,8 @@ def _kind(name, path):
     if path.is_dir() and not (known and isinstance(name, str)): return '/'
     if known: return _key(name)
     if path.is_file() and path.suffix.lower() in READERS: return path.suffix.lower()
-    names,ends = [*DATASETS, *(k for k in READERS if k[0] not in './')],', '.join(sorted(k for k in READERS if k[0] == '.'))
+    names = [*DATASETS, *(k for k in READERS if k[0] not in './')]
+    ends = ', '.join(sorted(k for k in READERS if k[0] == '.'))
     files = f', or an image folder, or a file that ends in {ends}' if ends else ''
     near = difflib.get_close_matches(_key(name), names, n=1)
     hint = f'; did you mean {near[0]!r}?' if near else ''
@@ -924,13 +949,17 @@ def _kind(name, path):
 
 def _warn_of_namesake(name, path):
     "Say that a known set is taken where a folder or file is called the same"
-    if path.exists(): remark(f'{str(name)!r} is taken for the data set of that name, not for the {"folder" if path.is_dir() else "file"} here: that is {"./" + path.name!r}')
+    if path.exists():
+        remark(f'{str(name)!r} is taken for the data set of that name, not for the '
+               f'{"folder" if path.is_dir() else "file"} here: that is {"./" + path.name!r}')
 
 def _read(kind, name, asked, more):
-    "What a reader makes of `name`, with those of the arguments `asked` that it takes; the others, and `more`, must be its own or left out"
+    """What a reader makes of `name`, with those of the arguments `asked` that it takes; the others, and
+    `more`, must be its own or left out"""
     takes = inspect.signature(READERS[kind]).parameters
     for k in more:
-        if k not in takes: raise TypeError(f'{k} must be left out for {str(name)!r}; its reader takes {", ".join(list(takes)[1:])}')
+        if k not in takes: raise TypeError(f'{k} must be left out for {str(name)!r}; its reader takes '
+                                           f'{", ".join(list(takes)[1:])}')
     if kind[0] not in './': _warn_of_namesake(name, Path(name).expanduser())
     data = READERS[kind](name, **{k: v for k,v in asked.items() if k in takes}, **more)
     said = [k for k in ('size', 'zca', 'channels') if k not in takes and asked[k] not in (None, False)]
@@ -939,7 +968,7 @@ def _read(kind, name, asked, more):
     return data
 
 def load_data(
-    name:str|Path='digits',           # a name in DATASETS, one of the sentences of 11_text, 'usps28', or the path of a folder or a file: './digits' is the folder
+    name:str|Path='digits',           # a name, as in DATASETS, or the path of a folder or a file: './digits' is the folder
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     size=None,                        # side, or (height, width), to resize images to; None: as stored (`digits`: 28)
     zca:bool|float=False,             # whiten; a number is the ridge (True: 0.1)
@@ -949,20 +978,23 @@ def load_data(
     seed:int=0,                       # of the split of an image folder that has no test folder
     channels:int|None=None,           # 1 (gray) or 3 (RGB); None: as stored
     norm:'Normalise|Vectors|None'=None, # use this normalisation, or embedding, instead of measuring one: that of a saved set
-    **kwargs,                         # further arguments of the reader of a folder or a file, such as `header` or `depth`
+    **kwargs,                         # of the reader of a folder or a file, such as `header` or `depth`
 ) -> Data:
-    """A data set by name, or from a folder or a file of your own: see [00b_readers](readers.html).
-    Raises ValueError for a name that is neither, and FileNotFoundError, saying where it looked, for a set that is absent and cannot be downloaded.
-    Warns where a name means a known set though a folder or file of that name is here, too."""
+    """A data set by name, or from a folder or a file of your own: see [00b_readers](readers.html). Raises
+    ValueError for a name that is neither, and FileNotFoundError, saying where it looked, for a set that
+    is absent and cannot be downloaded. Warns where a name means a known set though a folder or file of
+    that name is here, too."""
     if not isinstance(name, (str, Path)): raise TypeError(f'name must be a data set or a folder, not {name!r}')
     size,channels,seed,_ = _check_size(size),_check_channels(channels),_check_seed(seed),_check_zca(zca)
     device,dtype = _check_device(device),_check_dtype(dtype)
     key,path = _key(name),Path(name).expanduser()
     kind = None if key in DATASETS and not (isinstance(name, Path) and path.exists()) else _kind(name, path)
     if kind is not None:
-        asked = dict(root=root, size=size, channels=channels, zca=zca, device=device, dtype=dtype, norm=norm, seed=seed)
+        asked = dict(root=root, size=size, channels=channels, zca=zca, device=device, dtype=dtype, norm=norm,
+                     seed=seed)
         return _read(kind, name, asked, kwargs)
-    if kwargs: raise TypeError(f'{next(iter(kwargs))} must be left out for the set {key!r}, which is read as it is')
+    if kwargs:
+        raise TypeError(f'{next(iter(kwargs))} must be left out for the set {key!r}, which is read as it is')
     _warn_of_namesake(name, path)
     if key == 'digits':
         x,y = _digits()
@@ -994,7 +1026,8 @@ def split_validation(
 # %% ../nbs/00_data.ipynb #f3e2ab03
 def __getattr__(name):
     "What was in this room before there was one for readers"
-    if name not in ('data_from_dataset', 'data_from_folder'): raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name not in ('data_from_dataset', 'data_from_folder'):
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(importlib.import_module('dd_nb.readers'), name)
 
 # %% ../nbs/00_data.ipynb #f33a72c9

@@ -15,20 +15,24 @@ import numpy as np
 import torch
 
 from .data import READERS,Data,Normalise,data_from_tensors,known_name,remark
-from .data import _MAX_BYTES,_as_images,_check_channels,_check_int,_check_size,_check_x,_is_int,_resize,_to_channels
+from .data import _MAX_BYTES,_as_images,_check_channels,_check_int,_check_size,_check_x,_is_int
+from .data import _resize,_to_channels
 
 # %% ../nbs/00b_readers.ipynb #e5d6bea4
-IMAGE_ENDINGS = ('.bmp', '.gif', '.jpe', '.jpeg', '.jfif', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
+IMAGE_ENDINGS = ('.bmp', '.gif', '.jpe', '.jpeg', '.jfif', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
+                 '.webp')
 _GRAY = ('1', 'L', 'LA', 'La', 'F', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 _COLOUR = ('RGB', 'RGBA', 'RGBa', 'RGBX', 'P', 'PA', 'CMYK', 'YCbCr', 'HSV')
 _MAX_PIXELS = 2**26   # of one image: a small file can claim to be a large one
 
 def _check_background(background):
     "The background as (red, green, blue)"
-    named = dict(white=255, black=0).get(background, background) if isinstance(background, str) else background
+    named = background
+    if isinstance(background, str): named = dict(white=255, black=0).get(background, background)
     rgb = tuple(named) if isinstance(named, (tuple, list)) else (named,)*3
     if len(rgb) != 3 or not all(_is_int(v) and 0 <= v <= 255 for v in rgb):
-        raise ValueError(f"background must be 'white', 'black', a gray from 0 to 255 or three numbers of red, green and blue, not {background!r}")
+        raise ValueError(f"background must be 'white', 'black', a gray from 0 to 255 or three numbers of "
+                         f"red, green and blue, not {background!r}")
     return rgb
 
 def _orientation(im):
@@ -38,7 +42,8 @@ def _orientation(im):
     return o if o in range(1, 9) else 1
 
 def _unmapped(im):
-    "The image, or if it is a TIFF file that lies on its side, the same opened from memory: PIL maps some of those with height and width exchanged"
+    """The image, or if it is a TIFF file that lies on its side, the same opened from memory: PIL maps some of
+    those with height and width exchanged"""
     if im.format != 'TIFF' or not im.filename or _orientation(im) < 5: return im
     return type(im)(io.BytesIO(Path(im.filename).read_bytes()))
 
@@ -50,7 +55,8 @@ def _open_image(f):
         raise ValueError(f'{f} cannot be read as an image ({type(e).__name__})') from None
     im = _unmapped(im)
     if im.width*im.height > _MAX_PIXELS:
-        raise ValueError(f'{f} says it has {im.width} x {im.height} pixels, at most {_MAX_PIXELS:,} in all are read')
+        raise ValueError(f'{f} says it has {im.width} x {im.height} pixels, at most {_MAX_PIXELS:,} in all '
+                         f'are read')
     return im
 
 def _opaque(im, background):
@@ -78,28 +84,35 @@ def _is_deep(im):
 
 def _deep_colours(im, background):
     "Floats (1 or 3, H, W) from 0 to 65535 of an open file whose colours, or gray and alpha, have 16 bits"
-    if im.format != 'PNG': raise ValueError(f'its colours have 16 bits, which is read from PNG files only, not from {im.format}')
+    if im.format != 'PNG':
+        raise ValueError(f'its colours have 16 bits, which is read from PNG files only, not from {im.format}')
     try: from torchvision.io import ImageReadMode,decode_png
-    except ImportError: raise ValueError('its colours have 16 bits, which this torchvision cannot read: convert it to 16-bit gray or 8-bit RGB') from None
+    except ImportError:
+        raise ValueError('its colours have 16 bits, which this torchvision cannot read: convert it to 16-bit '
+                         'gray or 8-bit RGB') from None
     im.fp.seek(0)
     x = decode_png(torch.frombuffer(bytearray(im.fp.read()), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    if x.dtype == torch.uint8: raise ValueError('its colours have 16 bits, of which this torchvision reads 8: convert it to 16-bit gray or 8-bit RGB')
+    if x.dtype == torch.uint8:
+        raise ValueError('its colours have 16 bits, of which this torchvision reads 8: convert it to 16-bit '
+                         'gray or 8-bit RGB')
     x = x.float()
     if len(x) in (1, 3): return x
     alpha,under = x[-1:]/65535,torch.tensor(background).view(3, 1, 1)*257.
     return x[:-1]*alpha + (under if len(x) == 4 else _to_channels(under, 1))*(1 - alpha)
 
 def _pixels(im, channels, background):
-    """An open image, upright, as (1 or 3, H, W), and of what kind it is: 'byte' (uint8), 'deep' (floats that are whole numbers up to 65535)
-    or 'real' (floats on a scale of their own)"""
+    """An open image, upright, as (1 or 3, H, W), and of what kind it is: 'byte' (uint8), 'deep' (floats that
+    are whole numbers up to 65535) or 'real' (floats on a scale of their own)"""
     kind = 'real' if im.mode == 'F' else 'deep' if _is_deep(im) else 'byte'
-    if im.mode not in (*_GRAY, *_COLOUR): raise ValueError(f'images of mode {im.mode!r} cannot be read; convert them to 8-bit gray or RGB')
+    if im.mode not in (*_GRAY, *_COLOUR): raise ValueError(f'images of mode {im.mode!r} cannot be read; '
+                                                           f'convert them to 8-bit gray or RGB')
     if kind == 'deep' and im.mode in ('LA', 'RGB', 'RGBA'): x = _deep_colours(im, background)
     elif kind != 'byte':
         x = np.array(im).astype(np.float64)
         lo,hi = x.min(),x.max()
         if not np.isfinite(x).all() or kind == 'deep' and not 0 <= lo <= hi <= 65535:
-            raise ValueError(f'images of mode {im.mode!r} cannot be read with values from {lo:g} to {hi:g}; convert them to 16-bit gray')
+            raise ValueError(f'images of mode {im.mode!r} cannot be read with values from {lo:g} to {hi:g}; '
+                             f'convert them to 16-bit gray')
         x = torch.from_numpy(x).float()[None]
     else:
         im.load()
@@ -110,14 +123,17 @@ def _pixels(im, channels, background):
 def image_head(
     f:str|Path,   # image file
 ) -> tuple:       # (height, width) as it will be seen, and PIL's mode
-    "Size and mode of an image, from its header alone where nothing has to be turned. Raises ValueError for what is no image."
+    """Size and mode of an image, from its header alone where nothing has to be turned. Raises ValueError for
+    what is no image."""
     with _open_image(f) as im:
         mode = 'LA' if im.tile and 'LA;16' in str(im.tile[0][3]) else im.mode
-        noted = im.format != 'PNG' or re.search(b'eXIf|exif|tiff:Orientation', Path(f).read_bytes())   # PIL decodes a PNG file to look
+        # PIL decodes a PNG file to look
+        noted = im.format != 'PNG' or re.search(b'eXIf|exif|tiff:Orientation', Path(f).read_bytes())
         try:
             if noted and _orientation(im) >= 5: im.load()   # some formats turn themselves
             flipped = noted and _orientation(im) >= 5
-        except (OSError, SyntaxError, ValueError) as e: raise ValueError(f'{f} cannot be read as an image ({e})') from None
+        except (OSError, SyntaxError, ValueError) as e:
+            raise ValueError(f'{f} cannot be read as an image ({e})') from None
         return ((im.width, im.height) if flipped else (im.height, im.width)),mode
 
 # %% ../nbs/00b_readers.ipynb #b0c62ccc
@@ -126,22 +142,31 @@ class _Ranges:
     def __init__(self): self.kinds,self.top,self.lo,self.hi,self.between = set(),0,math.inf,-math.inf,False
 
     def see(self, kind, lo, hi, between):
-        "Take note of an image: its kind, its smallest and largest number, and whether any lies strictly between 0 and 1"
+        """Take note of an image: its kind, its smallest and largest number, and whether any lies strictly
+        between 0 and 1"""
         self.kinds.add(kind)
         if kind == 'deep': self.top = max(self.top, hi)
-        if kind == 'real': self.lo,self.hi,self.between = min(self.lo, lo),max(self.hi, hi),self.between or between
+        if kind == 'real':
+            self.lo,self.hi,self.between = min(self.lo, lo),max(self.hi, hi),self.between or between
 
     def decide(self, depth):
         "The number that stands for white, by kind; raises ValueError if that cannot be told"
         most = None if depth is None else 2**_check_int('depth', depth, 1, 16) - 1
-        if most and self.kinds == {'byte'}: raise ValueError(f'depth must be left out for images of 8 bits, not {depth}')
-        white = dict(byte=255, deep=most or next(2**b - 1 for b in (8, 10, 12, 14, 16) if self.top < 2**b), real=most or 1)
-        if self.top > white['deep']: raise ValueError(f'depth must be at least {int(self.top).bit_length()} for these images, whose largest number is {self.top:g}, not {depth}')
+        if most and self.kinds == {'byte'}:
+            raise ValueError(f'depth must be left out for images of 8 bits, not {depth}')
+        used = next(2**b - 1 for b in (8, 10, 12, 14, 16) if self.top < 2**b)
+        white = dict(byte=255, deep=most or used, real=most or 1)
+        if self.top > white['deep']:
+            raise ValueError(f'depth must be at least {int(self.top).bit_length()} for these images, whose '
+                             f'largest number is {self.top:g}, not {depth}')
         if not most and 'deep' in self.kinds and len(self.kinds) > 1 and 255 < self.top < 2**14:
-            raise ValueError(f'depth must be given: images of 8 and of 16 bits lie side by side, and the largest number of the latter is {self.top:g}; '
+            raise ValueError(f'depth must be given: images of 8 and of 16 bits lie side by side, and the '
+                             f'largest number of the latter is {self.top:g}; '
                              f'depth=16 if they use their whole range, or the bits that they use')
-        if 'real' in self.kinds and not (0 <= self.lo and self.hi <= white['real'] and (most or self.between)):
-            raise ValueError(f"images of mode 'F' cannot be read with values from {self.lo:g} to {self.hi:g}: scale them to [0, 1], or give depth=, "
+        clear = 0 <= self.lo and self.hi <= white['real'] and (most or self.between)
+        if 'real' in self.kinds and not clear:
+            raise ValueError(f"images of mode 'F' cannot be read with values from {self.lo:g} to "
+                             f"{self.hi:g}: scale them to [0, 1], or give depth=, "
                              'the bits of their range')
         return white
 
@@ -172,8 +197,10 @@ def read_images(
     channels:int,            # 1 or 3
     depth:int|None=None,     # bits that images of more than 8 bits use; None: by the largest number in them
     background='white',      # what shows through transparent pixels: 'white', 'black', a gray from 0 to 255 or (red, green, blue)
-) -> torch.Tensor:           # uint8 (N, channels, height, width), or float32 in [0, 1] if any image needs more than 8 bits
-    "Decode many images, in a few threads (PIL lets go of the interpreter while it decodes). Raises ValueError for what cannot be read, naming it."
+# uint8 (N, channels, height, width), or float32 in [0, 1] if any image needs more than 8 bits
+) -> torch.Tensor:
+    """Decode many images, in a few threads (PIL lets go of the interpreter while it decodes). Raises
+    ValueError for what cannot be read, naming it."""
     pile,seen,under = _Pile(len(files), (channels, *size)),_Ranges(),_check_background(background)
     def read(i):
         with _open_image(files[i]) as im:
@@ -189,7 +216,8 @@ def read_images(
     return pile.whole(seen.decide(depth))
 
 # %% ../nbs/00b_readers.ipynb #27511ba7
-_SPLITS = dict(train='train(?:ing)?', test='test(?:ing)?', val='val|valid|validation|validate|dev|eval|evaluation|evaluate')
+_SPLITS = dict(train='train|training', test='test|testing',
+               val='val|valid|validation|validate|dev|eval|evaluation|evaluate')
 _AROUND = '(?:seg|set|data|dataset|images?|imgs?|split|folder|dir)*'
 
 def split_of(
@@ -197,7 +225,8 @@ def split_of(
 ):                 # 'train', 'test', 'val' or None
     "Which split a name speaks of, whatever its case: Training, TEST, valid, training_set."
     letters = re.sub('[^a-z]', '', name.lower())
-    return next((s for s,names in _SPLITS.items() if re.fullmatch(f'{_AROUND}(?:{names}){_AROUND}', letters)), None)
+    for split,names in _SPLITS.items():
+        if re.fullmatch(f'{_AROUND}(?:{names}){_AROUND}', letters): return split
 
 def _is_hidden(name): return name.startswith(('.', '__'))
 def _subdirs(p): return sorted(d for d in Path(p).iterdir() if d.is_dir() and not _is_hidden(d.name))
@@ -214,9 +243,11 @@ def image_files(
 def _holds_classes(p): return not _own_images(p) and any(_has_images(d) for d in _subdirs(p))
 
 def _unwrapped(p):
-    "The folder `p`, or the one inside it that holds several folders of images, where each folder on the way holds nothing else"
+    """The folder `p`, or the one inside it that holds several folders of images, where each folder on the way
+    holds nothing else"""
     inner = p
-    while len(more := [d for d in _subdirs(inner) if _has_images(d)]) == 1 and not _own_images(inner): inner = more[0]
+    while len(more := [d for d in _subdirs(inner) if _has_images(d)]) == 1 and not _own_images(inner):
+        inner = more[0]
     return inner if len(more) > 1 else p
 
 def _splits(path):
@@ -225,7 +256,9 @@ def _splits(path):
     for d in _subdirs(path):
         s = split_of(d.name)
         if s is None or not _holds_classes(d): continue
-        if s in found: raise ValueError(f'{path} holds two folders for one split, {found[s].name!r} and {d.name!r}: name one of them otherwise')
+        if s in found:
+            raise ValueError(f'{path} holds two folders for one split, {found[s].name!r} and {d.name!r}: '
+                             f'name one of them otherwise')
         found[s] = d
     return found
 
@@ -234,51 +267,70 @@ def _check_layout(path, dirs):
     "Raise ValueError, in one sentence, if the folders `dirs` in `path` are not class folders for sure"
     names,full = [d.name for d in dirs],[d for d in dirs if _has_images(d)]
     for d in full:
-        if 'train' in _splits(d): raise ValueError(f'{path} holds no class folders, but {d.name!r} in it holds a training folder: name {str(d)!r}')
-    if (inner := _unwrapped(path)) != path: raise ValueError(f'{path} holds a single folder, and that one the others: name {str(inner)!r}')
+        if 'train' in _splits(d):
+            raise ValueError(f'{path} holds no class folders, but {d.name!r} in it holds a training folder: '
+                             f'name {str(d)!r}')
+    if (inner := _unwrapped(path)) != path:
+        raise ValueError(f'{path} holds a single folder, and that one the others: name {str(inner)!r}')
     if len(full) > 1 and not any(_own_images(d) for d in full):
         inner = [{e.name for e in _subdirs(d) if _has_images(e)} for d in full]
         if (same := set.intersection(*inner)) and len(set.union(*inner)) > 1:
-            raise ValueError(f'{path} holds the folders {_listed(names)}, which hold the same sub-folders ({_listed(sorted(same))}) and no images of their own: if they are '
+            raise ValueError(f'{path} holds the folders {_listed(names)}, which hold the same sub-folders '
+                             f'({_listed(sorted(same))}) and no images of their own: if they are '
                              "splits, call them 'train' and 'test'; if they are classes, put their images right into them")
 
-def _listed(names): return ', '.join(map(repr, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
+def _listed(names):
+    "A few names, and how many there are besides"
+    return ', '.join(map(repr, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
 
 def class_files(
     path:str|Path,      # folder of class folders
     names:list|None=None, # the classes, if they are known; None: the folders in alphabetical order
 ) -> tuple:             # (files, labels as a long tensor, names)
-    "Image files and labels of a folder of class folders. Raises ValueError for a folder without images, one that is not in `names`, or a layout that is none."
+    """Image files and labels of a folder of class folders. Raises ValueError for a folder without images, one
+    that is not in `names`, or a layout that is none."""
     path = Path(path)
     dirs = _subdirs(path)
-    if not dirs: raise ValueError(f'{path} holds no class folders: an image folder has one folder of images for each class')
+    if not dirs:
+        raise ValueError(f'{path} holds no class folders: an image folder has one folder of images for each '
+                         f'class')
     _check_layout(path, dirs)
     if names is None: names = [d.name for d in dirs]
     files,ys = [],[]
     for d in dirs:
-        if d.name not in names: raise ValueError(f'{path} has a class folder {d.name!r} that the training folder lacks')
+        if d.name not in names:
+            raise ValueError(f'{path} has a class folder {d.name!r} that the training folder lacks')
         fs = image_files(d)
         if not fs: raise ValueError(f'the class folder {d} holds no images ({", ".join(IMAGE_ENDINGS)})')
         files += fs
         ys += [names.index(d.name)]*len(fs)
-    if loose := _own_images(path): remark(f'{path}: {len(loose)} images beside the class folders are not read, such as {loose[0].name!r}')
+    if loose := _own_images(path):
+        remark(f'{path}: {len(loose)} images beside the class folders are not read, such as '
+               f'{loose[0].name!r}')
     return files,torch.tensor(ys),names
 
 def _split_folders(path):
-    "Folder of the training images and folder of the test images, or None where there is none; what is left out is said in a warning"
+    """Folder of the training images and folder of the test images, or None where there is none; what is left
+    out is said in a warning"""
     found,full = _splits(path),[d for d in _subdirs(path) if _has_images(d)]
     if not found and len(full) > 1 and all(split_of(d.name) and _own_images(d) for d in full):
-        raise ValueError(f'{path} holds images right in {_listed([d.name for d in full])}: their classes are not known; an image folder has one folder of images for each class')
+        raise ValueError(f'{path} holds images right in {_listed([d.name for d in full])}: their classes are '
+                         f'not known; an image folder has one folder of images for each class')
     if not found: return path,None
     held = 'test' if 'test' in found else 'val'
-    if 'train' not in found: raise ValueError(f"{path} holds a folder {found[held].name!r} but none called 'train'")
+    if 'train' not in found:
+        raise ValueError(f"{path} holds a folder {found[held].name!r} but none called 'train'")
     others = [d.name for d in full if d not in found.values()]
     if held not in found and others:
         unknown = [n for n in others if split_of(n)]
-        if unknown: raise ValueError(f'{path / unknown[0]} holds images without class folders, so nothing can be tested on them: name {str(found["train"])!r} to split that')
-        raise ValueError(f"{path} holds a folder {found['train'].name!r} beside others, none of which is 'test', 'val' or 'valid'")
+        if unknown:
+            raise ValueError(f'{path / unknown[0]} holds images without class folders, so nothing can be '
+                             f'tested on them: name {str(found["train"])!r} to split that')
+        raise ValueError(f"{path} holds a folder {found['train'].name!r} beside others, none of which is "
+                         f"'test', 'val' or 'valid'")
     left = ([found['val'].name] if held == 'test' and 'val' in found else []) + others
-    if left: remark(f'{path}: {_listed(left)} {"is" if len(left) == 1 else "are"} not used; the test split is {found[held].name!r}')
+    if left: remark(f'{path}: {_listed(left)} {"is" if len(left) == 1 else "are"} not used; the test split '
+                    f'is {found[held].name!r}')
     return _unwrapped(found['train']),_unwrapped(found[held]) if held in found else None
 
 def _own_name(path):
@@ -288,7 +340,7 @@ def _own_name(path):
 
 # %% ../nbs/00b_readers.ipynb #cbed5a5c
 def data_from_folder(
-    path:str|Path,                    # folder with a folder of images for each class, or with train and test (or val) folders of such folders
+    path:str|Path,                    # folder of class folders, or of train and test (or val) folders of class folders
     size=None,                        # side, or (height, width), to resize images to; None: they all have one size already
     name:str|None=None,               # short name, stored with results; None: the name of the folder
     channels:int|None=None,           # 1 (gray) or 3 (RGB); None: gray if every image is, else RGB
@@ -298,11 +350,12 @@ def data_from_folder(
     test_frac:float=.3,               # share of the images that becomes the test split, if there is no test folder
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
-    depth:int|None=None,              # bits that images of more than 8 bits use; None: by the largest number in all of them
-    background='white',               # what shows through transparent pixels: 'white', 'black', a gray from 0 to 255 or (red, green, blue)
+    depth:int|None=None,              # bits that images of more than 8 bits use; None: by their largest number
+    background='white',               # what shows through transparent pixels, as in `read_images`
 ) -> Data:
-    """A `Data` from a folder of images; classes are the folders in alphabetical order.
-    Raises ValueError for a layout that is not clear, an unreadable image, a class that only the test folder has, or images of different sizes without `size`."""
+    """A `Data` from a folder of images; classes are the folders in alphabetical order. Raises ValueError for
+    a layout that is not clear, an unreadable image, a class that only the test folder has, or images of
+    different sizes without `size`."""
     size,channels,path = _check_size(size),_check_channels(channels),Path(path).expanduser()
     if not path.is_dir(): raise ValueError(f'path must be a folder of images; {str(path)!r} is not a folder')
     train,test = _split_folders(path)
@@ -313,7 +366,8 @@ def data_from_folder(
         size = heads[0][0]
         for f,(hw,_) in zip(files+tfiles, heads):
             if hw != size:
-                raise ValueError(f'the images in {path} have different sizes ({files[0].name} {size[0]}x{size[1]}, {f.name} {hw[0]}x{hw[1]}): '
+                raise ValueError(f'the images in {path} have different sizes ({files[0].name} '
+                                 f'{size[0]}x{size[1]}, {f.name} {hw[0]}x{hw[1]}): '
                                  'pass size= to make them equal')
         _check_size(size)
     if channels is None: channels = 1 if all(m in _GRAY for _,m in heads) else 3
@@ -321,7 +375,8 @@ def data_from_folder(
         raise ValueError(f'size={size} would make {len(heads)} images larger than {_MAX_BYTES//2**30} GiB')
     x = read_images(files+tfiles, size, channels, depth, background)   # together: the range is that of all
     x,xt = x[:len(files)],x[len(files):] if tfiles else None
-    return data_from_tensors(x, y, xt, ty, name=name or _own_name(path), classes=names, zca=zca, device=device, dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
+    return data_from_tensors(x, y, xt, ty, name=name or _own_name(path), classes=names, zca=zca, device=device, dtype=dtype,
+                             test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['/'] = data_from_folder
 
@@ -335,16 +390,20 @@ def _example(x, size, channels, background):
     elif isinstance(x, np.ndarray) and x.dtype == np.uint8 and (x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (1, 3))):
         x = torch.from_numpy(x.copy()).view(*x.shape[:2], -1).permute(2, 0, 1)
     else:
-        if not isinstance(x, (torch.Tensor, np.ndarray)): raise TypeError(f'an example must be a PIL image, an array or a tensor, not {type(x).__name__}')
+        if not isinstance(x, (torch.Tensor, np.ndarray)):
+            raise TypeError(f'an example must be a PIL image, an array or a tensor, not {type(x).__name__}')
         x = torch.as_tensor(x).detach()
     if x.dtype == torch.uint8 and x.ndim == 3: return _resize(_to_channels(x[None], channels), size)[0],'byte'
-    if size is not None: raise ValueError(f'size= resizes images of bytes (C, H, W), not examples of {x.dtype} and shape {tuple(x.shape)}')
+    if size is not None:
+        raise ValueError(f'size= resizes images of bytes (C, H, W), not examples of {x.dtype} and shape '
+                         f'{tuple(x.shape)}')
     return x,kind
 
 def _read_dataset(ds, what, size, channels, seen, background):
     "All examples and labels of a map-style dataset: a function of the ranges to the examples, and the labels"
     if not hasattr(ds, '__len__') or not hasattr(ds, '__getitem__'):
-        raise TypeError(f'{what} must be a map-style Dataset, with a length and items, not {type(ds).__name__}')
+        raise TypeError(f'{what} must be a map-style Dataset, with a length and items, not '
+                        f'{type(ds).__name__}')
     if len(ds) == 0: raise ValueError(f'{what} is empty')
     xs,pile,ys,kinds = None,None,torch.empty(len(ds), dtype=torch.long),set()
     for i in range(len(ds)):
@@ -361,12 +420,16 @@ def _read_dataset(ds, what, size, channels, seen, background):
         elif kind == 'byte': seen.see(*_facts(x, kind))
         kinds.add(kind)
         if None in kinds and kinds & {'deep', 'real'}:
-            raise ValueError(f'{what} holds images of more than 8 bits beside tensors (item {i}): make all of them one or the other')
+            raise ValueError(f'{what} holds images of more than 8 bits beside tensors (item {i}): make all '
+                             f'of them one or the other')
         if xs is None: xs = torch.empty(len(ds), *x.shape, dtype=x.dtype)
-        if kind in ('deep', 'real') and pile is None: pile = _Pile(len(ds), x.shape); pile.bytes = xs.to(torch.uint8)
+        if kind in ('deep', 'real') and pile is None:
+            pile = _Pile(len(ds), x.shape)
+            pile.bytes = xs.to(torch.uint8)
         if x.shape != xs.shape[1:]:
             hint = ': pass size= or channels= to make all images equal' if x.dtype == torch.uint8 and x.ndim == 3 else ''
-            raise ValueError(f'{what} holds examples of different shapes, {tuple(xs.shape[1:])} and (item {i}) {tuple(x.shape)}{hint}')
+            raise ValueError(f'{what} holds examples of different shapes, {tuple(xs.shape[1:])} and (item '
+                             f'{i}) {tuple(x.shape)}{hint}')
         if pile is None: xs[i] = x.cpu()
         else: pile.put(i, x, kind)
     return (lambda white: xs if pile is None else pile.whole(white)),ys
@@ -384,19 +447,21 @@ def data_from_dataset(
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     test_frac:float=.3,               # share of the examples that becomes the test split, if there is none
     seed:int=0,                       # of that split
-    depth:int|None=None,              # bits that PIL images of more than 8 bits use; None: by the largest number in all of them
-    background='white',               # what shows through transparent pixels of PIL images, as in `read_images`
+    depth:int|None=None,              # bits that PIL images of more than 8 bits use; None: by their largest number
+    background='white',               # what shows through transparent pixels, as in `read_images`
 ) -> Data:
-    "A `Data` that holds all items of a Dataset. Raises TypeError or ValueError for items that are not (example, class) or differ in shape."
-    size,channels,under,seen = _check_size(size),_check_channels(channels),_check_background(background),_Ranges()
-    read = [_read_dataset(ds, what, size, channels, seen, under) for ds,what in ((train_ds, 'train_ds'), (test_ds, 'test_ds')) if ds is not None or what == 'train_ds']
+    """A `Data` that holds all items of a Dataset. Raises TypeError or ValueError for items that are not
+    (example, class) or differ in shape."""
+    size,channels,under = _check_size(size),_check_channels(channels),_check_background(background)
+    seen,sets = _Ranges(),[(train_ds, 'train_ds')] + ([] if test_ds is None else [(test_ds, 'test_ds')])
+    read = [_read_dataset(ds, what, size, channels, seen, under) for ds,what in sets]
     white = seen.decide(depth)
     parts = [v for x,y in read for v in (x(white), y)]
     if classes is None:
         classes = getattr(train_ds, 'classes', None) or getattr(getattr(train_ds, 'dataset', None), 'classes', None)
         classes = None if classes is None else [str(c) for c in classes]
-    return data_from_tensors(*parts, name=name or type(train_ds).__name__.lower(), classes=classes, zca=zca, device=device, dtype=dtype,
-                             test_frac=test_frac, seed=seed)
+    return data_from_tensors(*parts, name=name or type(train_ds).__name__.lower(), classes=classes, zca=zca,
+                             device=device, dtype=dtype, test_frac=test_frac, seed=seed)
 
 # %% ../nbs/00b_readers.ipynb #91ef94db
 def npz_arrays(
@@ -404,8 +469,9 @@ def npz_arrays(
     most:int,          # bytes that are read at most
     kinds:str='biuf',  # NumPy's letters of the dtypes that are read; others are passed over
 ) -> dict:             # name -> array
-    """The arrays of an .npz file. Runs no code from it; reads nothing that says it has over `most` bytes, packed, unpacked or as an array.
-    Raises FileNotFoundError, or ValueError saying in one sentence what is wrong with it."""
+    """The arrays of an .npz file. Runs no code from it; reads nothing that says it has over `most` bytes,
+    packed, unpacked or as an array. Raises FileNotFoundError, or ValueError saying in one sentence what
+    is wrong with it."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
     def check(what, n):
@@ -418,18 +484,21 @@ def npz_arrays(
             for name in z.namelist():
                 with z.open(name) as f:   # the head of an array alone says how large it will be
                     version = np.lib.format.read_magic(f)
-                    head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    fmt = np.lib.format
+                    head = fmt.read_array_header_1_0 if version == (1, 0) else fmt.read_array_header_2_0
                     shape,_,dtype = head(f)
                 check(f'{name!r} says it has', math.prod(shape)*dtype.itemsize)
                 if dtype.kind in kinds:
-                    with z.open(name) as f: out[name.removesuffix('.npy')] = np.lib.format.read_array(f, allow_pickle=False)
+                    with z.open(name) as f:
+                        out[name.removesuffix('.npy')] = np.lib.format.read_array(f, allow_pickle=False)
         if not out: raise ValueError('it holds no array of numbers')
         return out
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:160]
         raise ValueError(f'{str(path)!r} cannot be read as arrays ({type(e).__name__}: {why})') from e
 
-_ROLES = dict(x=('x', 'image', 'images', 'img', 'imgs', 'data', 'features', 'input', 'inputs'), y=('y', 'label', 'labels', 'target', 'targets'))
+_ROLES = dict(x=('x', 'image', 'images', 'img', 'imgs', 'data', 'features', 'input', 'inputs'),
+              y=('y', 'label', 'labels', 'target', 'targets'))
 
 def _part(key):
     "(split, 'x' or 'y') of the name of an array; a part that is not said is None"
@@ -441,23 +510,28 @@ def _part(key):
 
 def _named_arrays(arrays, path):
     "{split: {'x': array, 'y': array}} of the arrays of a file, by their names"
-    if set(arrays) == {'arr_0', 'arr_1'}: arrays = dict(x=arrays['arr_0'], y=arrays['arr_1'])   # saved without names
+    if set(arrays) == {'arr_0', 'arr_1'}:
+        arrays = dict(x=arrays['arr_0'], y=arrays['arr_1'])   # saved without names
     found,taken = {},{}
     for key,a in arrays.items():
         split,role = _part(key)
         if role is None: continue
         if (split, role) in taken:
-            raise ValueError(f'{str(path)!r} holds both {taken[split, role]!r} and {key!r}: which of them is meant? Leave one out')
+            raise ValueError(f'{str(path)!r} holds both {taken[split, role]!r} and {key!r}: which of them is '
+                             f'meant? Leave one out')
         taken[split, role] = key
         found.setdefault(split, {})[role] = a
     whole = {s: p for s,p in found.items() if len(p) == 2}
     for s,p in found.items():
         if s not in whole and (s != 'val' or 'test' not in whole):
-            raise ValueError(f'{str(path)!r} holds {taken[s, next(iter(p))]!r}, but no {"labels" if "x" in p else "examples"} for it among {_listed(list(arrays))}; '
+            raise ValueError(f'{str(path)!r} holds {taken[s, next(iter(p))]!r}, but no '
+                             f'{"labels" if "x" in p else "examples"} for it among {_listed(list(arrays))}; '
                              'arrays of Python objects are not read')
     if 'train' not in whole:
-        raise ValueError(f'{str(path)!r} must hold arrays called x and y, x_train and y_train, or train_images and train_labels, got {_listed(list(arrays))}')
-    rest = [k for k in arrays if k not in taken.values()] + [k for (s,_),k in taken.items() if s == 'val' and 'test' in whole]
+        raise ValueError(f'{str(path)!r} must hold arrays called x and y, x_train and y_train, or '
+                         f'train_images and train_labels, got {_listed(list(arrays))}')
+    left = [k for (s,_),k in taken.items() if s == 'val' and 'test' in whole]
+    rest = [k for k in arrays if k not in taken.values()] + left
     if rest: remark(f'{path}: {_listed(rest)} {"is" if len(rest) == 1 else "are"} not used')
     return whole
 
@@ -473,26 +547,32 @@ def data_from_npz(
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
 ) -> Data:
-    """A `Data` from an .npz file of MedMNIST, of Keras, or of arrays called x and y, images and labels, or data and target. `test` is the test split, or
-    `val` where there is no `test`. Labels may be words. Raises ValueError, in one sentence, for names that are not clear and for what is no classification set."""
+    """A `Data` from an .npz file of MedMNIST, of Keras, or of arrays called x and y, images and labels, or
+    data and target. `test` is the test split, or `val` where there is no `test`. Labels may be words.
+    Raises ValueError, in one sentence, for names that are not clear and for what is no classification
+    set."""
     size,channels = _check_size(size),_check_channels(channels)
     found = _named_arrays(npz_arrays(path, _MAX_BYTES, 'biufUS'), path)
     parts,classes = [found[s] for s in ('train', 'test' if 'test' in found else 'val') if s in found],None
     if any(p['y'].dtype.kind in 'US' for p in parts):
         words = [p['y'].astype(str).reshape(-1) for p in parts]
         classes = sorted(map(str, set(words[0])))
-        if new := set(words[-1]) - set(classes): raise ValueError(f'{str(path)!r} has the class {str(sorted(new)[0])!r} in its test split alone')
+        if new := set(words[-1]) - set(classes):
+            raise ValueError(f'{str(path)!r} has the class {str(sorted(new)[0])!r} in its test split alone')
         for p,w in zip(parts, words): p['y'] = np.array([classes.index(c) for c in w])
     out = []
     for p,what in zip(parts, ('x_train', 'x_test')):
-        if p['x'].dtype.kind not in 'biuf': raise ValueError(f'{str(path)!r} must hold examples as numbers, not as {p["x"].dtype}')
+        if p['x'].dtype.kind not in 'biuf':
+            raise ValueError(f'{str(path)!r} must hold examples as numbers, not as {p["x"].dtype}')
         x = _as_images(_check_x(p['x'], what), what)
         if size is not None or channels is not None:
             if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
-                raise ValueError(f'size= and channels= are for images of bytes, not for examples of {x.dtype} and shape {tuple(x.shape[1:])}')
+                raise ValueError(f'size= and channels= are for images of bytes, not for examples of '
+                                 f'{x.dtype} and shape {tuple(x.shape[1:])}')
             x = _to_channels(_resize(x, size), channels)
         out += [x, p['y']]
-    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, zca=zca, device=device, dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
+    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, zca=zca, device=device, dtype=dtype,
+                             test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['.npz'] = data_from_npz
 
@@ -508,11 +588,15 @@ def _is_number(cell): return _NUMBER.fullmatch(cell) is not None or cell.lower()
 def read_text(
     path:str|Path,  # file
 ) -> str:
-    "The text of a file in UTF-8, with or without a mark at its beginning. Raises ValueError for another encoding or a file of over 2 GiB."
+    """The text of a file in UTF-8, with or without a mark at its beginning. Raises ValueError for another
+    encoding or a file of over 2 GiB."""
     path = Path(path)
-    if path.stat().st_size > _MAX_TABLE: raise ValueError(f'{str(path)!r} is larger than {_MAX_TABLE//2**30} GiB')
+    if path.stat().st_size > _MAX_TABLE:
+        raise ValueError(f'{str(path)!r} is larger than {_MAX_TABLE//2**30} GiB')
     try: text = path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e.reason} at byte {e.start})') from None
+    except UnicodeDecodeError as e:
+        why = f'{e.reason} at byte {e.start}'
+        raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({why})') from None
     if '\0' in text: raise ValueError(f'{str(path)!r} must be a text file; it holds bytes that are no text')
     return text
 
@@ -523,10 +607,12 @@ def _cells(text, sep, path):
         for row in reader:
             row = [c.strip() for c in row]
             if any(row): yield reader.line_num,row
-    except csv.Error as e: raise ValueError(f'{str(path)!r} cannot be read as a table: line {reader.line_num}, {e}') from None
+    except csv.Error as e:
+        raise ValueError(f'{str(path)!r} cannot be read as a table: line {reader.line_num}, {e}') from None
 
 def _separator(text, path):
-    "What separates the cells: of tab, semicolon, bar and comma the first that gives the same number of columns, two at least, in the first rows"
+    """What separates the cells: of tab, semicolon, bar and comma the first that gives the same number of
+    columns, two at least, in the first rows"""
     some = {}
     for sep in '\t;|,':
         rows = list(itertools.islice(_cells(text, sep, path), 50))
@@ -534,7 +620,8 @@ def _separator(text, path):
         if len(set(widths)) == 1 and widths[0] > 1: return sep
         if widths and widths[0] > 1: some[sep] = sum(w == widths[0] for w in widths)
     if some: return max(some, key=some.get)
-    raise ValueError(f'{str(path)!r} must hold columns between tabs, semicolons, bars or commas; give sep= for another separator')
+    raise ValueError(f'{str(path)!r} must hold columns between tabs, semicolons, bars or commas; give sep= '
+                     f'for another separator')
 
 def table_rows(
     path:str|Path,       # file
@@ -549,13 +636,17 @@ def _first_row_names(rows, path):
     head,body = rows[0],rows[1:]
     numeric = [all(_is_number(r[j]) or r[j].lower() in _MISSING for r in body) for j in range(len(head))]
     if not any(numeric): return None
-    counted = [h for n,h in zip(numeric, head) if n and _is_number(h)]   # cells that look like data, or are columns named by numbers
+    # cells that look like data, or are columns named by numbers
+    counted = [h for n,h in zip(numeric, head) if n and _is_number(h)]
     counts = len(counted) >= 3 and counted in ([str(i + k) for i in range(len(counted))] for k in (0, 1))
     named = any(n and h and not _is_number(h) for n,h in zip(numeric, head))
     called = any(h.lower() in _CLASS_NAMES and all(r[j] != h for r in body) for j,h in enumerate(head))
     if named and not counted or counts and (named or called or '' in head): return True
-    if counts or called or named and len(set(counted)) == len(counted) and all(re.fullmatch(r'\d+', h) for h in counted):
-        raise ValueError(f'header must be given for {str(path)!r}, whose first line reads {_listed(head)}: True if it names the columns, False if it is an example')
+    # may be names
+    numbers = len(set(counted)) == len(counted) and all(re.fullmatch(r'\d+', h) for h in counted)
+    if counts or called or named and numbers:
+        raise ValueError(f'header must be given for {str(path)!r}, whose first line reads {_listed(head)}: '
+                         f'True if it names the columns, False if it is an example')
     return False
 
 def _decimal_comma(cell): return re.fullmatch(r'[+-]?\d+,\d+', cell) is not None
@@ -563,10 +654,13 @@ def _decimal_comma(cell): return re.fullmatch(r'[+-]?\d+,\d+', cell) is not None
 def _not_a_number(path, line, column, cell):
     "The error for a cell that must be a number"
     where = f'{str(path)!r}, line {line}, column {column!r}'
-    if cell.lower() in _MISSING: return ValueError(f'{where}: a value is missing ({cell!r}); fill it in or leave the row out')
-    if _decimal_comma(cell): return ValueError(f'{where}: {cell!r} has a decimal comma; write decimals with points')
+    if cell.lower() in _MISSING: return ValueError(f'{where}: a value is missing ({cell!r}); fill it in or '
+                                                   f'leave the row out')
+    if _decimal_comma(cell): return ValueError(f'{where}: {cell!r} has a decimal comma; write decimals with '
+                                               f'points')
     if cell.lower().lstrip('+-') in ('inf', 'infinity'): return ValueError(f'{where}: {cell!r} is not finite')
-    return ValueError(f'{where}: {cell!r} is text, and only the class may be text; leave the column out, replace it by numbers, or name the class by target=')
+    return ValueError(f'{where}: {cell!r} is text, and only the class may be text; leave the column out, '
+                      f'replace it by numbers, or name the class by target=')
 
 # %% ../nbs/00b_readers.ipynb #f9fb32e2
 def _few(values): return 1 < len(set(values)) <= max(2, len(values)/2)   # as classes are
@@ -580,34 +674,44 @@ def _find_class(names, body, target, path):
         if not -k <= target < k: raise ValueError(f'target must be a column from 0 to {k - 1}, not {target}')
         return target % k
     if target is not None:
-        if names is None or target not in names: raise ValueError(f'target must be one of the columns {_listed(names or list(map(str, range(k))))}, not {target!r}')
+        if names is None or target not in names:
+            raise ValueError(f'target must be one of the columns '
+                             f'{_listed(names or list(map(str, range(k))))}, not {target!r}')
         return names.index(target)
     called = [j for j,n in enumerate(names or []) if n.lower() in _CLASS_NAMES]
     if len(called) == 1: return called[0]
-    if called: raise ValueError(f'target must be given for {str(path)!r}: the columns {_listed([names[j] for j in called])} could all be the class')
+    if called:
+        raise ValueError(f'target must be given for {str(path)!r}: the columns '
+                         f'{_listed([names[j] for j in called])} could all be the class')
     words = [j for j in range(k) if not all(_like_number(r[j]) for r in body)]
     last = [r[-1] for r in body]
     whole = k - 1 in words or all(re.fullmatch(r'[+-]?\d+(\.0*)?', v) for v in last)
-    if len(words) == 1 and _few([r[words[0]] for r in body]) and (words[0] == k - 1 or not (whole and _few(last))): return words[0]
-    if whole and _few(last): return k - 1
-    raise ValueError(f'target must be given for {str(path)!r}: no column is called a class ({", ".join(_CLASS_NAMES[:4])}, ...), and the last does not look like one')
+    ends = whole and _few(last)   # the last column looks like a class
+    if len(words) == 1 and _few([r[words[0]] for r in body]) and (words[0] == k - 1 or not ends):
+        return words[0]
+    if ends: return k - 1
+    raise ValueError(f'target must be given for {str(path)!r}: no column is called a class '
+                     f'({", ".join(_CLASS_NAMES[:4])}, ...), and the last does not look like one')
 
 def _of_sentences(rows):
     "Whether rows are a class and a sentence each, rather than numbers and a class"
     if not rows: return False
-    if {len(r) for r in rows} != {2}: return not any(_is_number(c) or _decimal_comma(c) for r in rows for c in r[1:])
-    words = [j for j in (0, 1) if sum(_like_number(r[j]) for r in rows) <= len(rows)/2]   # a single word among numbers is a slip
+    if {len(r) for r in rows} != {2}:
+        return not any(_is_number(c) or _decimal_comma(c) for r in rows for c in r[1:])
+    # a single word among numbers is a slip
+    words = [j for j in (0, 1) if sum(_like_number(r[j]) for r in rows) <= len(rows)/2]
     if len(words) != 1: return len(words) == 2
     texts = [r[words[0]] for r in rows]
     return len(set(texts)) > max(2, len(texts)/2) or any(len(t.split()) > 2 for t in texts)
 
 def _is_index(values, name):
     "Whether a column only counts the rows"
-    return (name is None or name.lower() in _INDEX_NAMES) and len(values) > 2 and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    if name is not None and name.lower() not in _INDEX_NAMES: return False
+    return len(values) > 2 and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
 
 def data_from_table(
     path:str|Path,                    # .csv or .tsv file: a row for each example, numbers and a class
-    target:str|int|None=None,         # the column of the class, by name or by number from 0; None: by name, else the only one of words, else the last
+    target:str|int|None=None,         # column of the class, by name or number from 0; None: as said above
     header:bool|None=None,            # whether the first line names the columns; None: by contents
     sep:str|None=None,                # what separates the cells; None: by contents
     name:str|None=None,               # short name, stored with results; None: the name of the file
@@ -616,28 +720,37 @@ def data_from_table(
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     test_frac:float=.3,               # share of the rows that becomes the test split
     seed:int=0,                       # of that split
-    norm=None,                        # use this `Normalise` (for sentences, these `Vectors`) instead of making one
+    norm=None,                        # use this `Normalise` (for sentences, these `Vectors`), make none
     length:int|None=None,             # words a sentence, if it is a file of sentences
 ) -> Data:
-    """A `Data` from a table of numbers with a class column. A file of sentences, with two columns, is handed to `load_text`.
-    Raises ValueError, in one sentence that names line and column, for missing values, words outside the class column, and decimal commas."""
+    """A `Data` from a table of numbers with a class column. A file of sentences, with two columns, is handed
+    to `load_text`. Raises ValueError, in one sentence that names line and column, for missing values,
+    words outside the class column, and decimal commas."""
     path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
-    if header not in (None, True, False): raise TypeError(f'header must be True, False or None, not {header!r}')
-    if sep is not None and not (isinstance(sep, str) and len(sep) == 1): raise ValueError(f'sep must be one character, not {sep!r}')
+    if header not in (None, True, False):
+        raise TypeError(f'header must be True, False or None, not {header!r}')
+    if sep is not None and not (isinstance(sep, str) and len(sep) == 1):
+        raise ValueError(f'sep must be one character, not {sep!r}')
     text = read_text(path)
     tsv = path.suffix.lower() == '.tsv' and sep is None
     sep = sep or ('\t' if tsv else _separator(text, path))
-    raw = [l.rstrip('\r').split('\t') for l in text[:2**20].split('\n') if l.strip()] if tsv else None   # quotes in a sentence are no quotes of a table
+    # quotes in a sentence are no quotes of a table
+    raw = [l.rstrip('\r').split('\t') for l in text[:2**20].split('\n') if l.strip()] if tsv else None
     sample = list(itertools.islice(_cells(text, sep, path), 1001))
     if not sample: raise ValueError(f'{str(path)!r} holds no rows')
     if target is None and _of_sentences((raw or [r for _,r in sample])[1:]):
         from .text import load_text
-        if zca: raise ValueError(f'size, zca and channels must be left out for {str(path)!r}, which holds sentences')
-        return load_text(path, length=length, seed=seed, header=header, device=device, dtype=dtype, embedding=norm or 'ppmi', sep=sep)
-    if length is not None: raise ValueError(f'length must be left out for {str(path)!r}, which is a table of numbers')
+        if zca:
+            raise ValueError(f'size, zca and channels must be left out for {str(path)!r}, which holds '
+                             f'sentences')
+        return load_text(path, length=length, seed=seed, header=header, device=device, dtype=dtype,
+                         embedding=norm or 'ppmi', sep=sep)
+    if length is not None:
+        raise ValueError(f'length must be left out for {str(path)!r}, which is a table of numbers')
     x,y,classes = _table(text, sep, sample, target, header, path)
-    return data_from_tensors(x, y, name=name or path.name, classes=classes, zca=zca, device=device, dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
+    return data_from_tensors(x, y, name=name or path.name, classes=classes, zca=zca, device=device, dtype=dtype,
+                             test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['.csv'] = READERS['.tsv'] = data_from_table
 
@@ -650,7 +763,8 @@ def _table(text, sep, sample, target, header, path):
     if len(sample) < 2: raise ValueError(f'{str(path)!r} holds a single row')
     if header is None: header = bool(_first_row_names(sample, path))
     names = [n.lstrip('# ') for n in sample[0]] if header else None
-    if names and len(set(names)) < k: raise ValueError(f'{str(path)!r} names two columns {next(n for n in names if names.count(n) > 1)!r}')
+    if names and len(set(names)) < k:
+        raise ValueError(f'{str(path)!r} names two columns {next(n for n in names if names.count(n) > 1)!r}')
     c = _find_class(names, sample[header:], target, path)
     shown = names or [str(j) for j in range(k)]
     rows,labels,odd = [],[],'_' in text
@@ -670,26 +784,33 @@ def _table(text, sep, sample, target, header, path):
             raise _not_a_number(path, line, shown[j + (j >= c)], row[j])
     x,columns = np.array(rows),[j for j in range(k) if j != c]
     keep = [i for i,j in enumerate(columns) if not _is_index(x[:, i], names and names[j])]
-    for i in set(range(len(columns))) - set(keep): remark(f'{path}: column {shown[columns[i]]!r} counts the rows and is left out')
-    if not keep: raise ValueError(f'{str(path)!r} must hold a column of numbers beside the class {shown[c]!r}')
+    for i in set(range(len(columns))) - set(keep):
+        remark(f'{path}: column {shown[columns[i]]!r} counts the rows and is left out')
+    if not keep:
+        raise ValueError(f'{str(path)!r} must hold a column of numbers beside the class {shown[c]!r}')
     y,classes = _classes(labels, shown[c], path)
     return _narrow(x[:, keep]),y,classes
 
 def _check_width(path, line, row, k):
-    if len(row) != k: raise ValueError(f'{str(path)!r}, line {line}: {len(row)} cells, where the first line has {k}')
+    if len(row) != k:
+        raise ValueError(f'{str(path)!r}, line {line}: {len(row)} cells, where the first line has {k}')
 
 def _classes(labels, column, path):
     "Class numbers, and the names: sorted, as numbers where all of them are"
     for line,v in labels:
-        if v.lower() in _MISSING: raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: the class is missing ({v!r})')
+        if v.lower() in _MISSING:
+            raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: the class is missing ({v!r})')
     values = [v for _,v in labels]
     if all(map(_is_number, values)) and not any(v.lower() in ('true', 'false') for v in values):
         line = next((n for n,v in labels if float(v) != int(float(v))), None)
-        if line: raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: a class must be a word or a whole number; name another column by target=')
+        if line: raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: a class must be a word or '
+                                  f'a whole number; name another column by target=')
         values = [int(float(v)) for v in values]
     classes = sorted(set(values))
-    if len(classes) < 2: raise ValueError(f'{str(path)!r} has a single class, {classes[0]!r}, in column {column!r}; name another column by target=')
-    if len(classes) > len(values)/2: raise ValueError(f'{str(path)!r} has {len(classes)} different values in column {column!r} in {len(values)} rows, too many for classes; name another column by target=')
+    if len(classes) < 2: raise ValueError(f'{str(path)!r} has a single class, {classes[0]!r}, in column '
+                                          f'{column!r}; name another column by target=')
+    if len(classes) > len(values)/2: raise ValueError(f'{str(path)!r} has {len(classes)} different values in '
+                                                      f'column {column!r} in {len(values)} rows, too many for classes; name another column by target=')
     at = {v: i for i,v in enumerate(classes)}
     return torch.tensor([at[v] for v in values]),[str(v) for v in classes]
 

@@ -94,7 +94,9 @@ def glove_vectors(
 def _lines(path, encoding='utf-8'):
     "The lines that are not empty."
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
-    try: return [l for l in path.read_text(encoding=encoding).split('\n') if l.strip()]   # splitlines would also split within a sentence
+    try:
+        # splitlines would also split within a sentence
+        return [l for l in path.read_text(encoding=encoding).split('\n') if l.strip()]
     except UnicodeDecodeError as e: raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e})') from e
 
 TREC = dict(ABBR='abbreviation', DESC='description', ENTY='entity', HUM='human', LOC='location', NUM='number')
@@ -160,25 +162,32 @@ def data_from_texts(
     for c in range(max(k, *(int(y.max()) + 1 for _,y in parts))):
         if c >= k or not (y == c).any(): raise ValueError(f'y_train must hold every class from 0 to {k - 1} and y_test no other, got none of class {c} in y_train')
     dev = _check_device(device)
-    data = Data(*(_Split(x.to(dev), y.to(dev)) for x,y in parts), name, classes or [str(c) for c in range(k)], v, dtype)
+    splits = [_Split(x.to(dev), y.to(dev)) for x,y in parts]
+    data = Data(*splits, name, classes or [str(c) for c in range(k)], v, dtype)
     return data if name in TEXTS else remarked(data)   # the known sets are as they are
 
 # %% ../nbs/11_text.ipynb #58b9126d
-_CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic', 'intent', 'y'}
-_TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title', 'message', 'tweet', 'utterance', 'comment', 'query', 'x'}
+_CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic', 'intent',
+          'y'}
+_TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title', 'message',
+         'tweet', 'utterance', 'comment', 'query', 'x'}
 
 def _columns(rows, header, path):
-    "(classes, sentences) of rows of two cells, the header left out; raises ValueError where the first row may be one"
+    """(classes, sentences) of rows of two cells, the header left out; raises ValueError where the first row
+    may be one"""
     first,body = rows[0],rows[1:] or rows
     names = [c.strip().lower() for c in first]
-    at = next((j for j in (0, 1) if names[j] in _CLASS and names[1 - j] in _TEXT), None)   # where a header says the class is
-    by_contents = 1 if len({r[1] for r in body}) < len({r[0] for r in body}) else 0   # there are fewer classes than sentences
+    # where a header says the class is
+    at = next((j for j in (0, 1) if names[j] in _CLASS and names[1 - j] in _TEXT), None)
+    # there are fewer classes than sentences
+    by_contents = 1 if len({r[1] for r in body}) < len({r[0] for r in body}) else 0
     c = by_contents if at is None or header is False else at
     if header is None:
         alone = all(r[c] != first[c] for r in body)
         header = alone and (names[c] in _CLASS or names[1 - c] in _TEXT)
         if alone and not header and len(body) > 1:
-            raise ValueError(f'header must be given for {str(path)!r}: no other line has the class {first[c]!r} of the first; True if that line names the columns, '
+            raise ValueError(f'header must be given for {str(path)!r}: no other line has the class '
+                             f'{first[c]!r} of the first; True if that line names the columns, '
                              'False if it is a sentence of its own')
     rows = body if header else rows
     return [r[c].strip() for r in rows],[r[1 - c].strip() for r in rows]
@@ -186,14 +195,17 @@ def _columns(rows, header, path):
 def _rows(path, sep):
     "Rows of two cells of a file: a class and a sentence, in either order"
     if sep is None and path.suffix.lower() == '.csv' or sep not in (None, '\t'): rows = table_rows(path, sep)
-    else: rows = [(i, l.rstrip('\r').split('\t', 1)) for i,l in enumerate(read_text(path).split('\n'), 1) if l.strip()]
+    else:
+        rows = [(i, l.rstrip('\r').split('\t', 1)) for i,l in enumerate(read_text(path).split('\n'), 1) if l.strip()]
     for i,row in rows:
-        if len(row) != 2: raise ValueError(f'{str(path)!r} must hold a class, a tab or comma and a sentence in every line, not {row[0][:40]!r} as in line {i}')
+        if len(row) != 2:
+            raise ValueError(f'{str(path)!r} must hold a class, a tab or comma and a sentence in every line, '
+                             f'not {row[0][:40]!r} as in line {i}')
     if not rows: raise ValueError(f'{str(path)!r} holds no lines')
     return [r for _,r in rows]
 
 def load_text(
-    name:str|Path,           # 'trec', 'sst5', 'sst2' or 'imdb'; or a .tsv or .csv file with a class and a sentence in every line
+    name:str|Path,           # 'trec', 'sst5', 'sst2', 'imdb'; or a .tsv or .csv file of classes and sentences
     root:str|Path|None=None, # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     length:int|None=None,    # words a sentence; by default 20, 30 for SST-5 and 200 for IMDB
     seed:int=0,              # of the embedding, and of a file's split: three tenths of its lines become the test split
@@ -201,19 +213,24 @@ def load_text(
     sep:str|None=None,       # what separates the two columns; None: a tab, or in a .csv file what does
     **kwargs,                # further arguments of `data_from_texts`: embedding, dim, min_count, device, dtype
 ) -> Data:
-    """Sentences by name, or from a file. Raises ValueError for an unknown name, a line without a class or a first line that may be a header, and
-    FileNotFoundError, saying where it looked, for a set that is absent."""
+    """Sentences by name, or from a file. Raises ValueError for an unknown name, a line without a class or a
+    first line that may be a header, and FileNotFoundError, saying where it looked, for a set that is
+    absent."""
     path,key = Path(name).expanduser(),str(name).lower().replace('-', '')
     if path.suffix.lower() in ('.tsv', '.csv') and path.is_file():
         labels,texts = _columns(_rows(path, sep), header, path)
         classes = sorted(set(labels))
         y = torch.tensor([classes.index(c) for c in labels])
         if len(classes) < 2 or len(y) < 2*len(classes):
-            raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got {len(classes)} and {len(y)} in all')
-        parts = [([texts[i] for i in ix], y[ix]) for ix in _stratified(y, min(round(.3*len(y)), len(y) - len(classes)), seed)]
+            raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got '
+                             f'{len(classes)} and {len(y)} in all')
+        n = min(round(.3*len(y)), len(y) - len(classes))
+        parts = [([texts[i] for i in ix], y[ix]) for ix in _stratified(y, n, seed)]
         return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes, seed=seed, **kwargs)
-    if key not in TEXTS: raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv or .csv file, got {str(name)!r}')
-    if header is not None or sep is not None: raise ValueError(f'header and sep must be left out for {key!r}, which is read as it is')
+    if key not in TEXTS:
+        raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv or .csv file, got {str(name)!r}')
+    if header is not None or sep is not None:
+        raise ValueError(f'header and sep must be left out for {key!r}, which is read as it is')
     read,default = TEXTS[key]
     (train,y),(test,yt),classes = read(_data_root(root))
     return data_from_texts(train, y, test, yt, length=length or default, name=key, classes=classes, seed=seed, **kwargs)
