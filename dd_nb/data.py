@@ -496,8 +496,7 @@ def batch(self:Data,
     """A random draw from the training split; only the drawn rows are normalised.
     Raises ValueError for an unknown class, or for more distinct examples than there are."""
     n = _check_int('n', n, 1)
-    if balanced:
-        return self._balanced_batch(n, generator, range(self.n_classes) if classes is None else classes, replace)
+    if balanced: return self._balanced_batch(n, generator, classes, replace)
     pool = None if classes is None else self._train.pool(self._check_classes(classes))
     size = len(self._train) if pool is None else len(pool)
     if not replace and n > size: raise ValueError(f'n must be at most {size}, the number of examples to draw from without replacement, not {n}')
@@ -511,7 +510,8 @@ def batch(self:Data,
 def _balanced_batch(self:Data, n, generator, classes, replace):
     """As many draws of each class: n // classes, and one more of as many randomly chosen ones as are left
     over; in random order"""
-    classes,dev = self._check_classes(classes),self.device if generator is None else generator.device
+    classes = self._check_classes(range(self.n_classes) if classes is None else classes)
+    dev = self.device if generator is None else generator.device
     def shuffled(k): return torch.randperm(k, generator=generator, device=dev)
     extra = set(shuffled(len(classes))[:n % len(classes)].tolist())
     picks = []
@@ -554,7 +554,8 @@ def _scaled(norm):
     # in units of std: a mean of 0 has no digits
     mean = [f'{v:.4f}' for v in (norm.mean/norm.std + 0.).flatten().tolist()]
     std = [f'{v:.4g}' for v in norm.std.flatten().tolist()]
-    zca = [] if norm.zca_W is None else [f'{v:.4g}' for v in (norm.zca_reg or 0, norm.zca_W.double().trace().item())]
+    W = norm.zca_W
+    zca = [] if W is None else [f'{v:.4g}' for v in (norm.zca_reg or 0, W.double().trace().item())]
     return [list(norm.mean.shape), [m.replace('-0.0000', '0.0000') for m in mean], std, zca]
 
 def _digest_split(h, split):
@@ -682,8 +683,9 @@ def _as_images(x, name):
     byte,shape = x.dtype == torch.uint8,tuple(x.shape)
     if x.ndim == 3 and min(shape[1:]) >= 8:
         if byte: return x[:, None]   # gray images
-        if shape[1] == shape[2]: remark(f'{name} of shape {shape} is taken as series of {shape[1]} rows; '
-                                        f'gray images have shape (N, 1, H, W): x[:, None]')
+        if shape[1] == shape[2]:
+            remark(f'{name} of shape {shape} is taken as series of {shape[1]} rows; '
+                   f'gray images have shape (N, 1, H, W): x[:, None]')
     if x.ndim == 4 and shape[3] in (3, 4) and shape[1] not in (1, 3):
         if min(shape[1:3]) > 4 and (byte or shape[3] == 3):
             return x.permute(0, 3, 1, 2).contiguous()   # channels came last
@@ -745,7 +747,7 @@ def remarked(
 
 # %% ../nbs/00_data.ipynb #e2181b55
 def data_from_tensors(
-    x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8, or floats on a scale of their own
+    x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8, or floats of any scale
     y_train:torch.Tensor,             # their classes, whole numbers (N,) or (N, 1) from 0
     x_test:torch.Tensor|None=None,    # test examples; None splits the training examples
     y_test:torch.Tensor|None=None,    # their classes
@@ -819,7 +821,7 @@ _SETS = dict(
     cifar100      = ('CIFAR100', ('', ), ('cifar-100-python', ), None),
 )
 DATASETS = ['digits', *_SETS, 'tiny_imagenet']  # names of sets of images that `load_data` knows
-# what other rooms can read: name of a set, ending of a file, or '/' for folders -> function (name or path, **arguments it takes) to `Data`
+# what other rooms can read: name of a set, ending of a file, '/' for folders -> function to `Data`
 READERS = {}
 
 def _tv_read(cls, root, download):
@@ -958,8 +960,9 @@ def _read(kind, name, asked, more):
     `more`, must be its own or left out"""
     takes = inspect.signature(READERS[kind]).parameters
     for k in more:
-        if k not in takes: raise TypeError(f'{k} must be left out for {str(name)!r}; its reader takes '
-                                           f'{", ".join(list(takes)[1:])}')
+        if k not in takes:
+            raise TypeError(f'{k} must be left out for {str(name)!r}; its reader takes '
+                            f'{", ".join(list(takes)[1:])}')
     if kind[0] not in './': _warn_of_namesake(name, Path(name).expanduser())
     data = READERS[kind](name, **{k: v for k,v in asked.items() if k in takes}, **more)
     said = [k for k in ('size', 'zca', 'channels') if k not in takes and asked[k] not in (None, False)]
@@ -968,7 +971,7 @@ def _read(kind, name, asked, more):
     return data
 
 def load_data(
-    name:str|Path='digits',           # a name, as in DATASETS, or the path of a folder or a file: './digits' is the folder
+    name:str|Path='digits',           # a name, as in DATASETS, or a path of your own: './digits' is a folder
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     size=None,                        # side, or (height, width), to resize images to; None: as stored (`digits`: 28)
     zca:bool|float=False,             # whiten; a number is the ridge (True: 0.1)

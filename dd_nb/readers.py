@@ -19,8 +19,8 @@ from .data import _MAX_BYTES,_as_images,_check_channels,_check_int,_check_size,_
 from .data import _resize,_to_channels
 
 # %% ../nbs/00b_readers.ipynb #e5d6bea4
-IMAGE_ENDINGS = ('.bmp', '.gif', '.jpe', '.jpeg', '.jfif', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
-                 '.webp')
+IMAGE_ENDINGS = ('.bmp', '.gif', '.jpe', '.jpeg', '.jfif', '.jpg', '.pbm', '.pgm', '.png', '.pnm',
+                 '.ppm', '.tif', '.tiff', '.webp')
 _GRAY = ('1', 'L', 'LA', 'La', 'F', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 _COLOUR = ('RGB', 'RGBA', 'RGBa', 'RGBX', 'P', 'PA', 'CMYK', 'YCbCr', 'HSV')
 _MAX_PIXELS = 2**26   # of one image: a small file can claim to be a large one
@@ -104,8 +104,9 @@ def _pixels(im, channels, background):
     """An open image, upright, as (1 or 3, H, W), and of what kind it is: 'byte' (uint8), 'deep' (floats that
     are whole numbers up to 65535) or 'real' (floats on a scale of their own)"""
     kind = 'real' if im.mode == 'F' else 'deep' if _is_deep(im) else 'byte'
-    if im.mode not in (*_GRAY, *_COLOUR): raise ValueError(f'images of mode {im.mode!r} cannot be read; '
-                                                           f'convert them to 8-bit gray or RGB')
+    if im.mode not in (*_GRAY, *_COLOUR):
+        raise ValueError(f'images of mode {im.mode!r} cannot be read; '
+                         f'convert them to 8-bit gray or RGB')
     if kind == 'deep' and im.mode in ('LA', 'RGB', 'RGBA'): x = _deep_colours(im, background)
     elif kind != 'byte':
         x = np.array(im).astype(np.float64)
@@ -196,7 +197,7 @@ def read_images(
     size:tuple,              # (height, width) of the result; other images are resized
     channels:int,            # 1 or 3
     depth:int|None=None,     # bits that images of more than 8 bits use; None: by the largest number in them
-    background='white',      # what shows through transparent pixels: 'white', 'black', a gray from 0 to 255 or (red, green, blue)
+    background='white',      # behind transparent pixels: 'white', 'black', 0..255 or (red, green, blue)
 # uint8 (N, channels, height, width), or float32 in [0, 1] if any image needs more than 8 bits
 ) -> torch.Tensor:
     """Decode many images, in a few threads (PIL lets go of the interpreter while it decodes). Raises
@@ -277,7 +278,8 @@ def _check_layout(path, dirs):
         if (same := set.intersection(*inner)) and len(set.union(*inner)) > 1:
             raise ValueError(f'{path} holds the folders {_listed(names)}, which hold the same sub-folders '
                              f'({_listed(sorted(same))}) and no images of their own: if they are '
-                             "splits, call them 'train' and 'test'; if they are classes, put their images right into them")
+                             "splits, call them 'train' and 'test'; if they are classes, "
+                             'put their images right into them')
 
 def _listed(names):
     "A few names, and how many there are besides"
@@ -340,7 +342,7 @@ def _own_name(path):
 
 # %% ../nbs/00b_readers.ipynb #cbed5a5c
 def data_from_folder(
-    path:str|Path,                    # folder of class folders, or of train and test (or val) folders of class folders
+    path:str|Path,                    # folder of class folders, or of train and test (or val) folders of such
     size=None,                        # side, or (height, width), to resize images to; None: they all have one size already
     name:str|None=None,               # short name, stored with results; None: the name of the folder
     channels:int|None=None,           # 1 (gray) or 3 (RGB); None: gray if every image is, else RGB
@@ -350,7 +352,7 @@ def data_from_folder(
     test_frac:float=.3,               # share of the images that becomes the test split, if there is no test folder
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
-    depth:int|None=None,              # bits that images of more than 8 bits use; None: by their largest number
+    depth:int|None=None,              # bits that images of more than 8 bits use; None: by what occurs
     background='white',               # what shows through transparent pixels, as in `read_images`
 ) -> Data:
     """A `Data` from a folder of images; classes are the folders in alphabetical order. Raises ValueError for
@@ -375,7 +377,8 @@ def data_from_folder(
         raise ValueError(f'size={size} would make {len(heads)} images larger than {_MAX_BYTES//2**30} GiB')
     x = read_images(files+tfiles, size, channels, depth, background)   # together: the range is that of all
     x,xt = x[:len(files)],x[len(files):] if tfiles else None
-    return data_from_tensors(x, y, xt, ty, name=name or _own_name(path), classes=names, zca=zca, device=device, dtype=dtype,
+    name = name or _own_name(path)
+    return data_from_tensors(x, y, xt, ty, name=name, classes=names, zca=zca, device=device, dtype=dtype,
                              test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['/'] = data_from_folder
@@ -447,7 +450,7 @@ def data_from_dataset(
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     test_frac:float=.3,               # share of the examples that becomes the test split, if there is none
     seed:int=0,                       # of that split
-    depth:int|None=None,              # bits that PIL images of more than 8 bits use; None: by their largest number
+    depth:int|None=None,              # bits that images of more than 8 bits use; None: by what occurs
     background='white',               # what shows through transparent pixels, as in `read_images`
 ) -> Data:
     """A `Data` that holds all items of a Dataset. Raises TypeError or ValueError for items that are not
@@ -571,8 +574,8 @@ def data_from_npz(
                                  f'{x.dtype} and shape {tuple(x.shape[1:])}')
             x = _to_channels(_resize(x, size), channels)
         out += [x, p['y']]
-    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, zca=zca, device=device, dtype=dtype,
-                             test_frac=test_frac, seed=seed, norm=norm)
+    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, zca=zca, device=device,
+                             dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['.npz'] = data_from_npz
 
@@ -646,7 +649,7 @@ def _first_row_names(rows, path):
     numbers = len(set(counted)) == len(counted) and all(re.fullmatch(r'\d+', h) for h in counted)
     if counts or called or named and numbers:
         raise ValueError(f'header must be given for {str(path)!r}, whose first line reads {_listed(head)}: '
-                         f'True if it names the columns, False if it is an example')
+                         f'True if it names the columns, False if it is an example; or take that line out')
     return False
 
 def _decimal_comma(cell): return re.fullmatch(r'[+-]?\d+,\d+', cell) is not None
@@ -654,10 +657,12 @@ def _decimal_comma(cell): return re.fullmatch(r'[+-]?\d+,\d+', cell) is not None
 def _not_a_number(path, line, column, cell):
     "The error for a cell that must be a number"
     where = f'{str(path)!r}, line {line}, column {column!r}'
-    if cell.lower() in _MISSING: return ValueError(f'{where}: a value is missing ({cell!r}); fill it in or '
-                                                   f'leave the row out')
-    if _decimal_comma(cell): return ValueError(f'{where}: {cell!r} has a decimal comma; write decimals with '
-                                               f'points')
+    if cell.lower() in _MISSING:
+        return ValueError(f'{where}: a value is missing ({cell!r}); fill it in or '
+                          f'leave the row out')
+    if _decimal_comma(cell):
+        return ValueError(f'{where}: {cell!r} has a decimal comma; write decimals with '
+                          f'points')
     if cell.lower().lstrip('+-') in ('inf', 'infinity'): return ValueError(f'{where}: {cell!r} is not finite')
     return ValueError(f'{where}: {cell!r} is text, and only the class may be text; leave the column out, '
                       f'replace it by numbers, or name the class by target=')
@@ -749,8 +754,8 @@ def data_from_table(
     if length is not None:
         raise ValueError(f'length must be left out for {str(path)!r}, which is a table of numbers')
     x,y,classes = _table(text, sep, sample, target, header, path)
-    return data_from_tensors(x, y, name=name or path.name, classes=classes, zca=zca, device=device, dtype=dtype,
-                             test_frac=test_frac, seed=seed, norm=norm)
+    return data_from_tensors(x, y, name=name or path.name, classes=classes, zca=zca, device=device,
+                             dtype=dtype, test_frac=test_frac, seed=seed, norm=norm)
 
 READERS['.csv'] = READERS['.tsv'] = data_from_table
 
@@ -803,14 +808,18 @@ def _classes(labels, column, path):
     values = [v for _,v in labels]
     if all(map(_is_number, values)) and not any(v.lower() in ('true', 'false') for v in values):
         line = next((n for n,v in labels if float(v) != int(float(v))), None)
-        if line: raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: a class must be a word or '
-                                  f'a whole number; name another column by target=')
+        if line:
+            raise ValueError(f'{str(path)!r}, line {line}, column {column!r}: a class must be a word or '
+                             f'a whole number; name another column by target=')
         values = [int(float(v)) for v in values]
     classes = sorted(set(values))
-    if len(classes) < 2: raise ValueError(f'{str(path)!r} has a single class, {classes[0]!r}, in column '
-                                          f'{column!r}; name another column by target=')
-    if len(classes) > len(values)/2: raise ValueError(f'{str(path)!r} has {len(classes)} different values in '
-                                                      f'column {column!r} in {len(values)} rows, too many for classes; name another column by target=')
+    if len(classes) < 2:
+        raise ValueError(f'{str(path)!r} has a single class, {classes[0]!r}, in column '
+                         f'{column!r}; name another column by target=')
+    if len(classes) > len(values)/2:
+        raise ValueError(f'{str(path)!r} has {len(classes)} different values in '
+                         f'column {column!r} in {len(values)} rows, too many for classes; '
+                         'name another column by target=')
     at = {v: i for i,v in enumerate(classes)}
     return torch.tensor([at[v] for v in values]),[str(v) for v in classes]
 

@@ -167,10 +167,10 @@ def data_from_texts(
     return data if name in TEXTS else remarked(data)   # the known sets are as they are
 
 # %% ../nbs/11_text.ipynb #58b9126d
-_CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic', 'intent',
-          'y'}
-_TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title', 'message',
-         'tweet', 'utterance', 'comment', 'query', 'x'}
+_CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic',
+          'intent', 'y'}
+_TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title',
+         'message', 'tweet', 'utterance', 'comment', 'query', 'x'}
 
 def _columns(rows, header, path):
     """(classes, sentences) of rows of two cells, the header left out; raises ValueError where the first row
@@ -188,7 +188,7 @@ def _columns(rows, header, path):
         if alone and not header and len(body) > 1:
             raise ValueError(f'header must be given for {str(path)!r}: no other line has the class '
                              f'{first[c]!r} of the first; True if that line names the columns, '
-                             'False if it is a sentence of its own')
+                             'False if it is a sentence of its own; or take that line out')
     rows = body if header else rows
     return [r[c].strip() for r in rows],[r[1 - c].strip() for r in rows]
 
@@ -196,7 +196,8 @@ def _rows(path, sep):
     "Rows of two cells of a file: a class and a sentence, in either order"
     if sep is None and path.suffix.lower() == '.csv' or sep not in (None, '\t'): rows = table_rows(path, sep)
     else:
-        rows = [(i, l.rstrip('\r').split('\t', 1)) for i,l in enumerate(read_text(path).split('\n'), 1) if l.strip()]
+        lines = enumerate(read_text(path).split('\n'), 1)
+        rows = [(i, l.rstrip('\r').split('\t', 1)) for i,l in lines if l.strip()]
     for i,row in rows:
         if len(row) != 2:
             raise ValueError(f'{str(path)!r} must hold a class, a tab or comma and a sentence in every line, '
