@@ -613,11 +613,11 @@ def scale(self:Data) -> tuple:
     x,found = self._train.x,None
     if x.dtype == torch.uint8: found = (0., 1.)
     elif x.is_floating_point():
-        rows = [self._train.rows(slice(i, i + 4096)) for i in range(0, len(self._train), 4096)]
-        lo,hi = min(r.min().item() for r in rows),max(r.max().item() for r in rows)
+        parts = x.split(4096)   # all that is stored: a validation split has the scale of the whole
+        lo,hi = min(p.min().item() for p in parts),max(p.max().item() for p in parts)
         if 0 <= lo and hi <= 1: found = (0., 1.)
-        elif 0 <= lo and hi <= 255 and all(r.eq(r.round()).all() for r in rows): found = (0., 255.)
-        else: found = (lo, hi)
+        elif 0 <= lo and hi <= 255 and all(p.eq(p.round()).all() for p in parts): found = (0., 255.)
+        else: found = (lo, max(hi, lo + 1e-6))
     self._found['scale'] = found
     return found
 
@@ -640,7 +640,7 @@ def show(self:Data,
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
         if x.dtype != torch.uint8:
-            x = ((x.double() - lo)/((hi - lo) or 1.)*255).clamp(0, 255).round().to(torch.uint8)
+            x = ((x.double() - lo)/(hi - lo)*255).clamp(0, 255).round().to(torch.uint8)
         for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')
