@@ -1,7 +1,7 @@
 # make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
 # make test       everything that must pass before a merge
 # make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until a file changes
-# make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
+# make soak       kills, hostile files, random configurations and layouts by the hundred, under 15 minutes; cut off, it goes on
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README
 # make site       the notebooks and every public name as web pages, in _site
 # make docs       the same by nbdev and Quarto, in _docs (needs Quarto)

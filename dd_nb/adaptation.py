@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .data import READERS,Data,_stratified,_tally,data_from_dataset,data_from_tensors,load_data
+from .data import READERS,Data,_stratified,_tally,data_from_tensors,load_data
+from .readers import data_from_dataset
 from .inits import _accuracy,_train,judges
 from .synthetic import _check_count
 

@@ -145,7 +145,7 @@ def _begin(folder, resume, anew):
 
 @call_parse
 def dd_distill(
-    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
+    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'

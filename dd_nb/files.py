@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/02a_files.ipynb #cf10ba03
-from .data import Data,Vectors,_class_files,_read_images,_subdirs
+from .data import Data,Vectors
+from .readers import class_files,npz_members,read_images,subfolders
 from .synthetic import LABELS_FILE,SCALE_FILE,Synthetic,folder_names
 
 # %% ../nbs/02a_files.ipynb #611295b8
@@ -234,20 +235,8 @@ def _tensors_in(obj, depth=0):
 # %% ../nbs/02a_files.ipynb #bfaac3ff
 def _arrays_in(blob, check):
     "The arrays of numbers in the bytes of an `.npz` file, as tensors by name."
-    out = {}
-    with zipfile.ZipFile(io.BytesIO(blob)) as z:
-        for name in z.namelist():
-            with z.open(name) as f:   # the head of an array alone says how large it will be
-                version = np.lib.format.read_magic(f)
-                heads = np.lib.format.read_array_header_1_0,np.lib.format.read_array_header_2_0
-                shape,_,dtype = heads[version != (1, 0)](f)
-            check(f'{name!r} says it has', math.prod(shape)*dtype.itemsize)
-            if dtype.kind in 'uif':
-                with z.open(name) as f: a = np.lib.format.read_array(f, allow_pickle=False)
-                a = np.ascontiguousarray(a.astype(dtype.newbyteorder('='), copy=False))
-                out[name.removesuffix('.npy')] = torch.from_numpy(a).clone()
-    if not out: raise ValueError('it holds no array of numbers')
-    return out
+    def tensor(a): return torch.from_numpy(np.ascontiguousarray(a.astype(a.dtype.newbyteorder('='), copy=False))).clone()
+    return {k: tensor(a) for k,a in npz_members(io.BytesIO(blob), check, 'uif').items()}
 
 def _load_tensors(path, most):
     """What a file of tensors holds. Nothing is read that says it has over `most` bytes, and no tensor
@@ -391,20 +380,21 @@ def _read_folder(path, data, scale, labels_are):
     if len(data.shape) != 3 or data.shape[0] not in (1, 3):
         raise ValueError(f'{data.name} must be images of 1 or 3 channels for a folder of pictures, got '
                          f'examples of shape {tuple(data.shape)}')
-    found = [d.name for d in _subdirs(path)]
+    found = [d.name for d in subfolders(path)]
     if not found:
         raise ValueError('it holds no class folders: there must be one folder of images for each class')
     names = ['']*data.n_classes
     for f,c in zip(found, _folder_classes(found, data.classes)):
         if names[c]: raise ValueError(f'the folders {names[c]!r} and {f!r} are of one class')
         names[c] = f
-    files,y,_ = _class_files(path, names)
+    files,y,_ = class_files(path, names)
     soft = _soft_labels(path, files, data)
     if soft is not None: y = as_soft(soft, labels_are)
-    x = _read_images(files, tuple(data.shape[-2:]), data.shape[0])
+    x = read_images(files, tuple(data.shape[-2:]), data.shape[0])
     stored,normalised = _read_scale(path)
     if scale != 'auto' or stored is None: return as_normalised(x, data, scale),y
-    if normalised: return (x.double()/255*(stored[1] - stored[0]) + stored[0]).to(data.dtype),y
+    share = x.double()/255 if x.dtype == torch.uint8 else x.double()   # of more than 8 bits
+    if normalised: return (share*(stored[1] - stored[0]) + stored[0]).to(data.dtype),y
     return as_normalised(x, data, stored),y
 
 # %% ../nbs/02a_files.ipynb #aed3b2f6

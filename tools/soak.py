@@ -1,10 +1,12 @@
-"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
+"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations, layouts of data. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
 
 1. A distillation of the digits is killed (SIGKILL) a hundred times at random moments, at least thirty of them inside the writing of a checkpoint, and taken up
    again each time. Its result must be that of the uninterrupted run, bit for bit, and no checkpoint may be unreadable.
 2. Two thousand damaged or hostile files are fed to every loader. Ours must all be refused, in our own words; those of others must be refused or give finite
    tensors of the shape that is wanted. None may run code, or take more than 300 MB.
 3. Five hundred random configurations, drawn by hypothesis, must each train or be refused in one sentence that names an argument.
+4. Four hundred random folders, tables, arrays and files of sentences must each be read to the examples and labels that they were made of; those that were made
+   to be unclear must be refused in one sentence.
 
 Every attempt runs in a child of this process, which is made by `fork` after the slow imports."""
 import argparse
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 from forge import Bomb, header_of, npy_claim, npz_file, ours_again, png, torch_file, zip_file
 from hypothesis import strategies as st
+from layouts import one_layout
 
 from dd_nb import synthetic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
@@ -458,6 +461,30 @@ def configurations(state, keep, work, n=500, batch=20):
     return s
 
 
+# ---------------------------------------------------------------------------------------------- layouts of data
+
+def layouts(state, keep, work, n=400, batch=20):
+    "The fourth part."
+    s = state.setdefault('layouts', dict(done=0, read=0, refused=0, wrong=[]))
+    def some(first, last):
+        out = []
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # remarks
+            for i in range(first, last):
+                try: out.append(one_layout(i, work))
+                except BaseException as e: out.append(f'layout {i}: {type(e).__name__}: {str(e)[:300]}')
+        return out
+    while s['done'] < n:
+        last = min(n, s['done'] + batch)
+        for what in answer(some, s['done'], last) or [f"of layouts {s['done']} to {last - 1} one ended the process or took too long"]:
+            if what in ('read', 'refused'): s[what] += 1
+            else: s['wrong'].append(what)
+        s['done'] = last
+        keep()
+        show(f"layouts {s['done']}, read {s['read']}, refused {s['refused']}, wrong {len(s['wrong'])}")
+    return s
+
+
 def code():
     "A fingerprint of what is tried here."
     files = sorted(f for d in (Path(synthetic.__file__).parent, Path(__file__).parent) for f in d.glob('*.py'))
@@ -474,6 +501,7 @@ def main():
     parser.add_argument('--kills', type=int, default=100)
     parser.add_argument('--files', type=int, default=2000)
     parser.add_argument('--configurations', type=int, default=500)
+    parser.add_argument('--layouts', type=int, default=400)
     a = parser.parse_args()
     torch.set_num_threads(1)
     load_data('digits', size=8)   # what is slow to import is imported before the forks
@@ -497,9 +525,12 @@ def main():
     f = files(state, keep, work, a.files)
     print(f"\r{f['done']} files: {f['refused']} refused ({f['ours']} of ours), {f['loaded']} of others loaded to finite tensors, {f['same']} unchanged, {len(f['wrong'])} wrong; at most {f['bytes']/MB:.0f} MB")
     c = configurations(state, keep, work, a.configurations)
-    print(f"\r{c['done']} configurations: {c['trained']} trained ({c['trained']/c['done']:.0%}), {c['refused']} refused in a sentence, {len(c['wrong'])} wrong; {state['seconds']:.0f} s in all")
-    for line in f['wrong'] + c['wrong']: print('  wrong:', line)
+    print(f"\r{c['done']} configurations: {c['trained']} trained ({c['trained']/c['done']:.0%}), {c['refused']} refused in a sentence, {len(c['wrong'])} wrong")
+    d = layouts(state, keep, work, a.layouts)
+    print(f"\r{d['done']} layouts of data: {d['read']} read to what they were made of, {d['refused']} unclear ones refused, {len(d['wrong'])} wrong; {state['seconds']:.0f} s in all")
+    for line in f['wrong'] + c['wrong'] + d['wrong']: print('  wrong:', line)
     good = k['same'] == k['runs'] and not k['unreadable'] and not f['wrong'] and f['bytes'] < 300*MB and not c['wrong'] and c['trained'] >= .6*c['done']
+    good = good and not d['wrong'] and d['read'] >= .5*d['done']
     print('passed' if good else 'FAILED')
     raise SystemExit(not good)
 
