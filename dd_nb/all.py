@@ -5,6 +5,7 @@ from .networks import *
 from .synthetic import *
 from .batchnorm import *
 from .unroll import *
+from .train import *
 from .inits import *
 from .linear import *
 from .adaptation import *

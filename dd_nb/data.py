@@ -8,7 +8,7 @@ __all__ = ['ZCA_REG', 'DATASETS', 'READERS', 'AUGMENTATIONS', 'progress_bar', 'n
            'split_validation', 'Siamese', 'standard_augment']
 
 # %% ../nbs/00_data.ipynb #25fa86ab
-import difflib,math,operator,os,shutil,socket,sys,tempfile
+import difflib,hashlib,math,operator,os,shutil,socket,sys,tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -497,6 +497,26 @@ def generator(self:Data,
     "A seeded generator on the data's device. CPU and GPU generators of one seed draw different numbers."
     return torch.Generator(device=self.device).manual_seed(_check_seed(seed))
 
+# %% ../nbs/00_data.ipynb #79410558
+# digest
+@patch(as_prop=True)
+def digest(self:Data) -> str:
+    "A digest of what the data are: stored examples and labels of both splits, class names and normalisation; a hex string, computed once."
+    if 'digest' not in self._kept:
+        h = hashlib.sha256()
+        def text(o): h.update(repr(o).encode())
+        for s in (self._train, self._test):
+            text((str(s.x.dtype), (len(s), *s.x.shape[1:])))
+            for i in range(0, len(s), 4096): h.update(s.rows(slice(i, i+4096)).cpu().contiguous().numpy().tobytes())
+            h.update(s.y.cpu().contiguous().numpy().tobytes())
+        text([str(c) for c in self.classes])
+        if isinstance(self.norm, Vectors): text((self.norm.kind, self.norm.words)); h.update(self.norm.vectors.numpy().tobytes())
+        else:
+            text([[f'{v:.3e}' for v in t.double().flatten().tolist()] for t in (self.norm.mean, self.norm.std)])
+            if self.norm.zca_W is not None: text(f'{self.norm.zca_W.double().trace().item():.3e}')
+        self._kept['digest'] = h.hexdigest()
+    return self._kept['digest']
+
 # %% ../nbs/00_data.ipynb #4d7b35b5
 @patch
 def to(self:Data,
@@ -512,7 +532,7 @@ def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
     return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes, n_train=len(self._train), n_test=len(self._test),
-                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(),
+                stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(), digest=self.digest,
                 versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')), torch=str(torch.__version__)))
 
 # %% ../nbs/00_data.ipynb #4527f4b3

@@ -116,7 +116,7 @@ def recipe_objective(
     kw = dict(recipe.unroll)
     if kw.get('augment') == 'standard': kw['augment'] = standard_augment(data)
     if recipe.experts:
-        folder = Path(pools or 'out/pools')/'-'.join(map(str, ('experts', data.name, *recipe.net.values(), *(f'{k}{v}' for k,v in recipe.experts.items() if k != 'n'), f's{seed}')))
+        folder = Path(pools or 'out/pools')/'-'.join(map(str, ('experts', data.name, *recipe.net.values(), *(f'{k}{v}' for k,v in recipe.experts.items() if k != 'n'), f's{seed}', data.digest[:8])))
         kw['experts'] = record_experts(_net_fn(recipe, data), data, folder, seed=seed, progress=progress, **recipe.experts)
     return OBJECTIVES[recipe.objective](**kw)
 
@@ -259,11 +259,10 @@ def reproduce(
     history = distill(syn, source, data, objective, seed=seed, progress=progress, cbs=cbs, checkpoint=checkpoint, **{**recipe.distill, **changes})
     if Ranks().rank: return syn,history,None
     syn = _finished(objective, syn)
-    each,more = _results(objective, syn, source, data, recipe.n_nets)
-    score = Score(tuple(each))
+    score,more = _results(objective, syn, source, data, recipe.n_nets)
     if poolsize: changes = dict(changes, poolsize=poolsize)
     syn.meta |= dict(recipe=asdict(recipe), changes=changes, threads=torch.get_num_threads(),
-                     test=dict(mean=score.mean, std=score.std, networks=len(score.all), **more), curve=_curve(history))
+                     test=dict(score.facts(), **more), curve=_curve(history))
     return syn,history,score
 
 def nearest_neighbour(
@@ -298,7 +297,7 @@ def baselines(
     valid,few,real_ones = split_validation(data, seed=seed),min(recipe.n_nets, 8),'random real images' if len(data.shape) == 3 else 'random real sentences' if len(data.shape) == 2 else 'random real examples'
     recipe = replace(recipe, labels={})   # real examples keep their labels
     def start(kind, seed=seed): return _finished(objective, recipe_start(replace(recipe, start=kind), data, seed))
-    def score(s): return Score(tuple(_results(objective, s, source, data, recipe.n_nets)[0]))
+    def score(s): return _results(objective, s, source, data, recipe.n_nets)[0]
     def tuned(kind): return start(kind) if hasattr(objective, 'results') else tune_lr(start(kind), source, data, n_nets=few)   # another judge knows no step sizes
     def chosen(s): return objective.judge(s, None, valid) if hasattr(objective, 'results') else evaluate(s, source, valid, few, seed=-1 - seed).mean
     states,before = judges(source.to(data.device), recipe.n_nets),'no adaptation' if recipe.pool else 'untrained'
