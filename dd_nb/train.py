@@ -6,7 +6,7 @@
 __all__ = ['Stacked', 'cosine_rate', 'train_on', 'Judged', 'not_trained', 'scored', 'accuracy', 'largest_share', 'features_of',
            'Logits']
 
-# %% ../nbs/06b_train.ipynb #0d987e1c
+# %% ../nbs/06b_train.ipynb #9d7bcc4d
 import weakref
 from dataclasses import dataclass,replace
 
@@ -17,7 +17,7 @@ from torch.func import functional_call,vmap
 from .data import Data
 from .unroll import State,_channels_last,_check_logits,_drawing,_forward,_kernels,_learns,_twin,loss_fn,stack,unstack
 
-# %% ../nbs/06b_train.ipynb #19dc87c6
+# %% ../nbs/06b_train.ipynb #f29a0d8a
 def _per_pass(
     n:int,     # examples
     size:int,  # of a batch
@@ -36,7 +36,7 @@ def _passes(
         if _per_pass(n, size) < len(parts): parts[-2:] = [torch.cat(parts[-2:])]
         yield from parts
 
-# %% ../nbs/06b_train.ipynb #88b2f1e9
+# %% ../nbs/06b_train.ipynb #809c2f4a
 def _generators():
     "Where torch's random generators stand."
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
@@ -53,7 +53,7 @@ class _StepNoise:
             step()
             if self.draws is None: self.draws = any(not torch.equal(a, b) for a,b in zip(before, _generators()))
 
-# %% ../nbs/06b_train.ipynb #33336e19
+# %% ../nbs/06b_train.ipynb #4bdff3c8
 class Stacked(nn.Module):
     "Several networks of one structure as one module: (nets, n, ...) batches to (nets, n, classes) logits."
     def __init__(self,
@@ -76,7 +76,7 @@ class Stacked(nn.Module):
         params = {k: v.detach() for k,v in zip(self.state.params, self.weights)}
         return unstack(replace(self.state, params=params, buffers={k: v.detach() for k,v in self.stats.items()}))
 
-# %% ../nbs/06b_train.ipynb #cbad6a5b
+# %% ../nbs/06b_train.ipynb #3fcd6a41
 def cosine_rate(
     opt:torch.optim.Optimizer,
     steps:int,     # of the whole training
@@ -103,7 +103,7 @@ class _Batches:
         if not self.stacked: return self.augment.draw(self.generators[0])(x),y
         return torch.stack([self.augment.draw(g)(v) for g,v in zip(self.generators, x)]),y
 
-# %% ../nbs/06b_train.ipynb #22a25b00
+# %% ../nbs/06b_train.ipynb #c0d990f5
 def train_on(
     net:nn.Module,        # changed in place; where it is in train mode itself, modules in eval mode stay there
     x:Tensor,             # (n, ...) float examples, normalised
@@ -143,7 +143,7 @@ def train_on(
         if tick and t % a_pass == 0: tick()
     return (net.to(memory_format=torch.contiguous_format) if channels_last else net).eval()
 
-# %% ../nbs/06b_train.ipynb #a20436fd
+# %% ../nbs/06b_train.ipynb #dc2e0f68
 @dataclass(frozen=True)
 class Judged:
     "What one trained network does on a test split."
@@ -199,7 +199,7 @@ def accuracy(
     "Test accuracy, in [0, 1], of one network in eval mode: that of `scored` alone."
     return scored(state, data, batch_size).accuracy
 
-# %% ../nbs/06b_train.ipynb #7c22a006
+# %% ../nbs/06b_train.ipynb #dc9bc37b
 def largest_share(
     data:Data,        # its test split is looked at
 ) -> float|None:      # in [0, 1]; None where the classes are of about the same size
@@ -208,13 +208,14 @@ def largest_share(
     n = n[n > 0]
     return n.max().item()/len(data.y_test) if n.max() > 1.5*n.min() else None
 
-# %% ../nbs/06b_train.ipynb #e6e0040e
+# %% ../nbs/06b_train.ipynb #d5158b3e
 _HEADS = weakref.WeakKeyDictionary()   # structure -> name of its last linear layer
 
 def _find_head(net, tensors, x):
     "The name of the one linear layer that makes the logits, or None."
     def leaf(v): return v.detach().requires_grad_(v.is_floating_point() or v.is_complex())
-    tensors,x,calls = {k: leaf(v) for k,v in tensors.items()},leaf(x),[]
+    weights = dict(net.named_parameters())
+    tensors,x,calls = {k: leaf(v) if k in weights else v.detach().clone() for k,v in tensors.items()},leaf(x),[]
     def passed(modules, f):
         hooks = [m.register_forward_hook(f) for m in modules]
         try:
@@ -222,7 +223,9 @@ def _find_head(net, tensors, x):
         finally:
             for h in hooks: h.remove()
     def note(m, args, out): calls.append((m, args[0] if args else None, out.shape))
-    out = passed([m for m in net.modules() if isinstance(m, nn.Linear)], note)
+    try: out = passed([m for m in net.modules() if isinstance(m, nn.Linear)], note)
+    except RuntimeError as e:
+        raise ValueError(f'net must take examples of shape {tuple(x.shape[1:])}, got {type(net).__name__}, which does not: {str(e).splitlines()[0]}') from e
     if not calls or not torch.is_tensor(out): return None
     last,into,shape = calls[-1]
     if sum(m is last for m,*_ in calls) > 1 or shape != out.shape or into is None or into.dim() != 2: return None
@@ -260,7 +263,7 @@ def features_of(
         raise ValueError(f'layer must be a module that is called once with a tensor of {len(x)} examples, got {name!r}, which is called {len(got)} times')
     return got[0].flatten(1)
 
-# %% ../nbs/06b_train.ipynb #9b2be6c6
+# %% ../nbs/06b_train.ipynb #54b66341
 class Logits(nn.Module):
     "A network whose output is an object, a dict or a tuple, as one that returns its logits alone."
     def __init__(self,

@@ -123,8 +123,10 @@ def recipe_objective(
 def _finished(objective, syn): "S as it is to be used."; return objective.finished(syn) if hasattr(objective, 'finished') else syn
 
 def _results(objective, syn, source, data, n):
-    "Test accuracies, or what the objective has in their place, and what else it reports."
-    return objective.results(syn, source, data, n) if hasattr(objective, 'results') else (evaluate(syn, source, data, n_nets=n).all,{})
+    "The score, or what the objective has in the place of accuracies, and what else it reports."
+    if not hasattr(objective, 'results'): return evaluate(syn, source, data, n_nets=n),{}
+    each,more = objective.results(syn, source, data, n)
+    return Score(tuple(each)),more
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8
 _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to choose by, fifty to judge by

@@ -130,7 +130,9 @@ def test_embed(data):
     class Own(nn.Module):
         def __init__(self): super().__init__(); self.l = nn.Linear(64, 10)
         def forward(self, x): return self.l(x.flatten(1))
-    with pytest.raises(TypeError, match='nn.Sequential'): embed(functional(Own()), x)
+    own = Own()
+    assert torch.equal(embed(functional(own), x), x.flatten(1))
+    with pytest.raises(TypeError, match='net must end in one linear layer'): embed(functional(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))), x)
 
 def test_frepo_with_a_pool(data):
     syn = Synthetic.means(data, epochs=20, lr=.02, inner='momentum').softened('smoothed', 'softmax')
