@@ -38,6 +38,7 @@ def clear_errors(
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
             for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
+            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the score that is printed says the same
             yield
             sys.stdout.flush()
     except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
