@@ -27,7 +27,8 @@ def full_target(
     batch_size:int=128,# examples a step
     seed:int=0,        # which networks, and of the order of the batches
 ) -> list[float]:      # accuracies in [0, 1]
-    "Accuracy of pre-trained networks that go on training on the whole of another data set: what a few images are to be compared with. Warns of networks that ended in NaN or answer one class only."
+    """Accuracy of pre-trained networks that go on training on the whole of another data set: what a few
+    images are to be compared with. Warns of networks that ended in NaN or answer one class only."""
     _check_count('n_nets', n_nets); _check_count('epochs', epochs)
     states = judges(source.to(data.device, data.dtype), n_nets, seed)
     x,y = data.x_train,data.y_train

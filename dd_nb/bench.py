@@ -961,7 +961,9 @@ BENCHES['side-by-side'] = side_by_side,print_side_by_side
 # %% ../nbs/20_bench.ipynb #4328c422
 def _made_for(syn, data, path):
     "A set that is kept in a folder; raises ValueError if it was made for other data than these."
-    if syn.meta.get('data', {}).get('digest', data.digest) != data.digest: raise ValueError(f'folder must be empty or of the same data, got {str(path)!r}, which was made for other data named {data.name!r}')
+    if syn.meta.get('data', {}).get('digest', data.digest) != data.digest:
+        raise ValueError(f'folder must be empty or of the same data, got {str(path)!r}, which was made for others '
+                         f'named {data.name!r}')
     return syn
 
 class _Cells:
@@ -1151,7 +1153,8 @@ def poisoning(
             def measured():
                 path = folder/f'{name}-s{seed}.safetensors'
                 if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
-                syn,pool = _made_for(Synthetic.load(path), data, path),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
+                syn = _made_for(Synthetic.load(path), data, path)
+                pool = recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
                 out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
                 if recipe.fixed: out['known'] = attack(syn, pool[seed], data, k, t, 1).to_dict()
                 else:

@@ -38,7 +38,7 @@ def clear_errors(
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
             for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
-            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the score that is printed says the same
+            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
             yield
             sys.stdout.flush()
     except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
@@ -293,7 +293,9 @@ def dd_evaluate(
             raise ValueError(f'data must be the path of what {file} was made for: {name!r} here is something else ({e})') from e
         if ours and not (data or size or zca):   # with these it is the user who says what to judge on
             try: check_made_for(syn, d)
-            except ValueError as e: raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other contents, classes, split or normalisation') from e
+            except ValueError as e:
+                raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other '
+                                 'contents, classes, split or normalisation') from e
         sets = syn if ours else read_set(file, d, labels or None, scale)
         kw = _netargs(netargs)
         names = list(ARCHS) if archs == 'all' else _archs(archs)
@@ -403,7 +405,9 @@ def dd_reproduce(
         syn.save(path); _png(syn, png)
         if not checkpoint: _forget(kept)
         base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
-        def points(s): return f'{s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else '') + (f' ({s.remarks})' if s.remarks else '')
+        def points(s):
+            spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
+            return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
         for k,s in base.items(): print(f'  {k:26} {points(s)}')
         print(f'  {"distilled":26} {points(score)}'
               + f'   {getattr(OBJECTIVES[recipe.objective], "asks", "test accuracy")} of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'

@@ -91,18 +91,18 @@ def near_centres(
     return torch.tensor(out)
 
 # %% ../nbs/18_coresets.ipynb #b48eb16f
-def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, layer=None, **kwargs):
+def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, layer=None, **kw):
     "A set of real examples: of each class those that `pick(features, need)` names."
     def choose(i, need, take):
         i = i.sort().values   # whatever order they were dealt in
         return take(i[pick(features(take(i), net, layer), need)])
-    return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)
+    return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kw)
 
 @patch(cls_method=True)
 def herding(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...; layer, as in `features`
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class whose mean is near the class's (Welling 2009)."
     return _chosen(cls, data, herd, net, **kwargs)
@@ -111,7 +111,7 @@ def herding(cls:Synthetic,
 def kcenter(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...; layer, as in `features`
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class that leave no other far away (Sener and Savarese 2018)."
     return _chosen(cls, data, k_center, net, **kwargs)
@@ -121,7 +121,7 @@ def nearest(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
     seed:int=0,              # of the centres to begin with
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...; layer, as in `features`
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class nearest to its k-means centres."
     return _chosen(cls, data, lambda f, k: near_centres(f, k, seed), net, seed=seed, **kwargs)

@@ -27,7 +27,8 @@ from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
 from .synthetic import Synthetic,_check_count
-from .train import Stacked,accuracy,largest_share,not_trained,scored,train_on   # noqa: F401 - accuracy is looked for here, too
+from .train import Stacked,largest_share,not_trained,scored,train_on
+from .train import accuracy   # noqa: F401 - users look for it here, too
 from .unroll import _check_logits,_check_width,_side_by_side,can_stack,loss_fn,stack,trained,unstack
 
 # %% ../nbs/17_evaluate.ipynb #bad4d395
@@ -41,18 +42,20 @@ def interval(
 
 @dataclass(frozen=True)
 class Score:
-    "Test accuracies of the networks trained on one set, or on several sets of one kind, in [0, 1]; and what came of these trainings."
+    """Test accuracies of the networks trained on one set, or on several of one kind, in [0, 1]; and what
+    came of them."""
     all:tuple               # one accuracy a network, set after set
     sets:int=1              # how many sets; each has trained as many networks
     lr:float|None=None      # the step size of `benchmark`, given or chosen on validation data
-    all_balanced:tuple=()   # balanced accuracies, one a network: means over the classes; () where they were not measured
+    all_balanced:tuple=()   # balanced accuracies, one a network; () where they were not measured
     diverged:int=0          # networks that ended in NaN or infinity
     constant:int=0          # networks that answer one class for all
-    largest:float|None=None # share of the largest class of the test split, where its classes differ in size by more than a half
+    largest:float|None=None # share of the largest class of the test split, as `largest_share` has it
 
     def __post_init__(self):
         if self.all_balanced and len(self.all_balanced) != len(self.all):
-            raise ValueError(f'all_balanced must hold a number for each of {len(self.all)} networks, got {len(self.all_balanced)}')
+            raise ValueError(f'all_balanced must hold a number for each of {len(self.all)} networks, '
+                             f'got {len(self.all_balanced)}')
 
     @classmethod
     def of(cls,
@@ -71,7 +74,8 @@ class Score:
     ) -> 'Score':
         "One score of all their networks."
         def chained(k): return tuple(v for s in scores for v in getattr(s, k))
-        return cls(chained('all'), sum(s.sets for s in scores), scores[0].lr, chained('all_balanced') if all(s.all_balanced for s in scores) else (),
+        balanced = chained('all_balanced') if all(s.all_balanced for s in scores) else ()
+        return cls(chained('all'), sum(s.sets for s in scores), scores[0].lr, balanced,
                    sum(s.diverged for s in scores), sum(s.constant for s in scores), scores[0].largest)
 
     @property
@@ -102,30 +106,38 @@ class Score:
         return f'always answering the largest class would score {self.largest:.2%}'
     @property
     def remarks(self) -> str:
-        "What must be known beside the accuracy, in a few words: balanced accuracy where classes differ in size, and networks that were not trained; '' where there is nothing."
+        """What must be known beside the accuracy, in a few words: balanced accuracy where classes differ in
+        size, and networks that were not trained; '' where there is nothing."""
         balanced = f'balanced {self.balanced:.2%}' if self.largest is not None and self.all_balanced else ''
         return '; '.join(r for r in (balanced, self.below, self.failed) if r)
 
     def warn(self, what):
-        "Warn once, in one sentence, of networks that were not trained and of an accuracy below the largest class's share."
-        said = '; '.join(r for r in (self.failed, self.below and f'accuracy {self.mean:.2%}, but {self.below}') if r)
+        """Warn, in one sentence, of networks that were not trained and of an accuracy below the largest
+        class's share."""
+        below = f'accuracy {self.mean:.2%}, but {self.below}' if self.below else ''
+        said = '; '.join(r for r in (self.failed, below) if r)
         if said: warnings.warn(f'{what}: {said}', stacklevel=3)
 
     def to_dict(self) -> dict:
         "JSON-able."
-        return dict(mean=self.mean, std=self.std, half=None if math.isnan(self.half) else self.half, sets=self.sets, lr=self.lr, all=list(self.all),
-                    balanced=self.balanced, diverged=self.diverged, constant=self.constant, largest=self.largest)
+        half = None if math.isnan(self.half) else self.half
+        return dict(mean=self.mean, std=self.std, half=half, sets=self.sets, lr=self.lr, all=list(self.all),
+                    balanced=self.balanced, diverged=self.diverged, constant=self.constant,
+                    largest=self.largest)
 
     def facts(self) -> dict:
-        "What a set's `meta` keeps of its score: mean, spread and number of networks, and the rest where there is something to say."
+        """What a set's `meta` keeps of its score: mean, spread, number of networks, and what else has to be
+        said."""
         out = dict(mean=self.mean, std=self.std, networks=len(self.all))
-        if self.largest is not None and self.all_balanced: out |= dict(balanced=self.balanced, largest=self.largest)
+        if self.largest is not None and self.all_balanced:
+            out |= dict(balanced=self.balanced, largest=self.largest)
         return out | {k: v for k,v in dict(diverged=self.diverged, constant=self.constant).items() if v}
 
     def __repr__(self):
         n = len(self.all)
         sets = f', {self.sets} sets' if self.sets > 1 else ''
-        spread = f' +- {self.std:.2%}, {n} networks{sets}; 95 % interval +- {self.half:.2%}' if n > 1 else ', one network'
+        spread = ', one network'
+        if n > 1: spread = f' +- {self.std:.2%}, {n} networks{sets}; 95 % interval +- {self.half:.2%}'
         return f'Score({self.mean:.2%}{spread}' + (f'; {self.remarks}' if self.remarks else '') + ')'
 
 # %% ../nbs/17_evaluate.ipynb #7f886086
@@ -146,12 +158,14 @@ def check_made_for(
     syn:Synthetic,  # a synthetic set
     data:Data,      # what its name for its data has loaded
 ):
-    "Raise ValueError if a set keeps a digest of its data and these are others. Older sets keep none: then classes and numbers of examples are compared."
+    """Raise ValueError if a set keeps a digest of its data and these are others. Older sets keep none: then
+    classes and numbers of examples are compared."""
     made,now = syn.meta.get('data', {}),data.describe()
     if made.get('digest'): same = made['digest'] == data.digest
     else: same = all(k not in made or made[k] == now[k] for k in ('classes', 'n_train', 'n_test'))
     if not same:
-        raise ValueError(f'data must be given, those that the set was made for: {data.name!r} as it is loaded here has other contents, classes, split or normalisation')
+        raise ValueError(f'data must be given, those that the set was made for: {data.name!r} as it is loaded here '
+                         'has other contents, classes, split or normalisation')
 
 def evaluate(
     syn:Synthetic,            # the set to judge
@@ -163,7 +177,8 @@ def evaluate(
     workers:int|None=None,    # networks at a time on a CPU, each on one core; by default as many as torch computes with
     progress:bool=True,       # show a progress bar if it takes over two seconds
 ) -> Score:                   # `.mean`, `.std`, `.half`, `.all`, in [0, 1]
-    "Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set. Warns of networks that ended in NaN or answer one class only."
+    """Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set.
+    Warns of networks that ended in NaN or answer one class only."""
     _check_count('n_nets', n_nets)
     if data is None:
         name = syn.meta.get('data', {}).get('name')
@@ -187,8 +202,10 @@ def _evaluated(syn, states, data, batch_size, workers, progress):
                 judged = scored(trained(syn, s, progress=progress and len(states) == 1), data, batch_size)
                 tell(judged.accuracy)
                 return judged
-            return Score.of(_side_by_side(one, states, torch.get_num_threads() if workers is None else workers), data)
-    return Score.of([scored(s, data, batch_size) for s in unstack(trained(syn, stack(states)))], data)   # as one: a small network leaves a GPU idle
+            workers = torch.get_num_threads() if workers is None else workers
+            return Score.of(_side_by_side(one, states, workers), data)
+    together = trained(syn, stack(states))   # a small network leaves a GPU idle
+    return Score.of([scored(s, data, batch_size) for s in unstack(together)], data)
 
 def made_for(
     syn:Synthetic,  # a saved set
@@ -309,7 +326,8 @@ class _TenthInSecondHalf:
 def _by_protocol(p):
     "Arguments of `train_on` for a protocol."
     sgd = partial(torch.optim.SGD, momentum=p.momentum, weight_decay=p.weight_decay)
-    return dict(epochs=p.n_epochs, lr=p.lrs[0], batch_size=p.batch_size, opt=sgd, schedule=_TenthInSecondHalf, channels_last=False)
+    return dict(epochs=p.n_epochs, lr=p.lrs[0], batch_size=p.batch_size, opt=sgd, schedule=_TenthInSecondHalf,
+                loss=LOSSES[p.loss], channels_last=False)
 
 def fit(
     net:nn.Module,           # a freshly initialised network; changed in place
@@ -329,14 +347,16 @@ def fit(
     if images.dim() == 4 and not (on_cpu and normed):   # torch's group norm is three times slower with channels last
         net,images = net.to(memory_format=torch.channels_last),images.contiguous(memory_format=torch.channels_last)
     with _quick(net):
-        return train_on(net, images, labels, seed=seed, augment=augment, loss=LOSSES[p.loss], at_once=_at_once(net, images), tick=tick, **_by_protocol(p))
+        return train_on(net, images, labels, seed=seed, augment=augment, at_once=_at_once(net, images),
+                        tick=tick, **_by_protocol(p))
 
 # %% ../nbs/17_evaluate.ipynb #acfb6c9b
 def _fit_stack(states, images, labels, protocol, seeds, augment, tick=None):
     "The same for many networks as one; each has its own order and augmentation."
     net,score = Stacked(states),LOSSES[protocol.loss]
     def loss(out, y): return vmap(score)(out, y).sum()
-    train_on(net, images, labels, seed=list(seeds), augment=augment, loss=loss, tick=tick, **_by_protocol(protocol))
+    how = dict(_by_protocol(protocol), loss=loss)
+    train_on(net, images, labels, seed=list(seeds), augment=augment, tick=tick, **how)
     return net.states()
 
 def _pairs(sets, data):
@@ -384,7 +404,8 @@ def _net_source(net, data):
     return RandomInit(net)
 
 def _accuracies(jobs, data, protocol, augment, workers, tell):
-    "What is judged of each job's network, trained on its images and labels by its seed: (state, images, labels, seed). `tell` hears of every epoch and every accuracy."
+    """What is judged of each job's network, trained on its images and labels by its seed: (state, images,
+    labels, seed). `tell` hears of every epoch and every accuracy."""
     with torch.no_grad(): have = _check_logits(jobs[0][0](jobs[0][1][:2]), len(jobs[0][1][:2]))
     _check_width(have, data.n_classes, jobs[0][2].dim() == 2)
     if data.device.type != 'cpu' and can_stack(jobs[0][0].net):
@@ -413,7 +434,9 @@ def benchmark(
     workers:int|None=None,   # networks at a time on a CPU, each on one core; by default as many as torch computes with
     progress:bool=True,      # show a progress bar if it takes over two seconds
 ) -> Score:                  # `.mean`, `.std`, `.half`, `.all`, `.lr`, accuracies in [0, 1]
-    "Accuracy of networks trained from scratch on the examples of a set, by one protocol for all. Step sizes and order that a `Synthetic` has learned play no part: that is `evaluate`. Warns of networks that ended in NaN or answer one class only."
+    """Accuracy of networks trained from scratch on the examples of a set, by one protocol for all. Step
+    sizes and order that a `Synthetic` has learned play no part: that is `evaluate`. Warns of networks that
+    ended in NaN or answer one class only."""
     _check_count('n_nets', n_nets)
     p,pairs,source = get_protocol(protocol),_pairs(sets, data),_net_source(net, data).to(data.device, data.dtype)
     augment = None if p.augment is None else standard_augment(data) if p.augment == 'standard' else Siamese(p.augment)
@@ -430,10 +453,12 @@ def benchmark(
             valid = split_validation(data, seed=seed)
             def quiet(accuracy=None, n=1): tell(n=n)   # what is shown is the test's
             def on_validation(lr):
-                judged = _accuracies(jobs(pairs[:1], few, True), valid, replace(p, lrs=(lr,)), augment, workers, quiet)
+                some = jobs(pairs[:1], few, True)
+                judged = _accuracies(some, valid, replace(p, lrs=(lr,)), augment, workers, quiet)
                 return statistics.mean(j.accuracy for j in judged)
             p = replace(p, lrs=(max(p.lrs, key=on_validation),))
-        score = Score.of(_accuracies(jobs(pairs, n_nets), data, p, augment, workers, tell), data, len(pairs), p.lrs[0])
+        judged = _accuracies(jobs(pairs, n_nets), data, p, augment, workers, tell)
+    score = Score.of(judged, data, len(pairs), p.lrs[0])
     score.warn('benchmark')
     return score
 

@@ -98,8 +98,9 @@ def _alike(a, b):
     return a.keys() == b.keys() and all(u.shape == b[k].shape and torch.equal(u, b[k]) for k,u in a.items())
 
 class RandomInit:
-    """A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018). At its first network it raises ValueError if `make_net` does not draw from
-    torch's generator alone: if one seed gives two networks, or all seeds give one."""
+    """A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018).
+    At its first network it raises ValueError if `make_net` does not draw from torch's generator alone: if
+    one seed gives two networks, or all seeds give one."""
     fixed = False
     def __init__(self,
         make_net,            # function without arguments that returns a freshly initialised network
@@ -108,7 +109,8 @@ class RandomInit:
         if not callable(make_net): raise TypeError(f'make_net must be a function that returns a network, got {type(make_net).__name__}')
         if isinstance(make_net, nn.Module): raise TypeError(f'make_net must be a function that returns a network, got the network {type(make_net).__name__} itself: use lambda: ...')
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)): raise TypeError(f'seed must be a whole number or None, got {seed!r}')
-        self.make_net,self.seed,self.count,self.stream,self.checked,self.shared = make_net,seed,0,0,False,False
+        self.make_net,self.seed,self.count,self.stream = make_net,seed,0,0
+        self.checked,self.shared = False,False   # was `make_net` looked at; does it always return one module
         self.device,self.dtype,self.spec = None,None,None
 
     def draw(self,
@@ -132,7 +134,8 @@ class RandomInit:
 
     def _made(self, i):
         with _drawing((self.seed*1_000_003 + i)*2 + self.stream): net = self.make_net()
-        if not isinstance(net, nn.Module): raise TypeError(f'make_net must return a torch.nn.Module, got {type(net).__name__}')
+        if not isinstance(net, nn.Module):
+            raise TypeError(f'make_net must return a torch.nn.Module, got {type(net).__name__}')
         return copy.deepcopy(net) if self.shared else net
 
     def _check(self, i):
@@ -141,11 +144,12 @@ class RandomInit:
         def made(j): nets.append(self._made(j)); return _tensors(nets[-1])
         a,b,c = made(i),made(i),made(i + 1)
         if not _alike(a, b):
-            raise ValueError("make_net must draw its random numbers from torch's own generator, got two networks that differ after one seed: "
-                             "NumPy's and Python's generators are not seeded here")
+            raise ValueError("make_net must draw its random numbers from torch's own generator, got two networks "
+                             "that differ after one seed: NumPy's and Python's generators are not seeded here")
         if _alike(a, c):
-            raise ValueError('make_net must return another network for each seed, got one network for two of them: leave out a fixed seed inside it, '
-                             'and for one known network take FixedInit(net)')
+            raise ValueError('make_net must return another network for each seed, got one network for two of '
+                             'them: leave out a fixed seed inside it, and for one known network take '
+                             'FixedInit(net)')
         self.checked,self.shared = True,nets[0] is nets[1]   # one module that is initialised anew each time
 
     def held_out(self,
@@ -266,31 +270,46 @@ def join_ranks(
     finally: dist.destroy_process_group()
 
 # %% ../nbs/05_random_init.ipynb #c860de89
-def _plain_spec(spec): "What a library network is, whatever its seed."; return {k: v for k,v in (spec or {}).items() if k != 'seed'}
+def _plain_spec(spec):
+    "What a library network is, whatever its seed."
+    return {k: v for k,v in (spec or {}).items() if k != 'seed'}
 
 def network_digest(
     net:nn.Module,  # any network; its weights do not matter
 ) -> str:
-    "A digest of what a network is: how it was made or, for one of your own, how its modules print; and the names and shapes of its tensors."
+    """A digest of what a network is: how it was made or, for one of your own, how its modules print; and
+    the names and shapes of its tensors."""
     what = _plain_spec(_spec_of(net)) or re.sub(r' at 0x[0-9a-f]+', '', repr(net))
     shapes = [(k, list(v.shape)) for k,v in (*net.named_parameters(), *net.named_buffers())]
     return hashlib.sha256(json.dumps([what, shapes], default=str).encode()).hexdigest()
 
-_OTHER = dict(digest='data of other contents, classes, split or normalisation', network='a network of another structure')
+_OTHER = dict(digest='data of other contents, classes, split or normalisation',
+              network='a network of another structure')
 
 def made_otherwise(
     before:dict,  # how something that is kept was made
     how:dict,     # how it would be made now
 ) -> str:         # what differs, in a few words; '' if nothing does
     "Compare what two makings record: the data and the network by their digests, everything else as it is."
-    said = [_OTHER[k] if k in _OTHER else f'{k} {before.get(k)!r}, not {v!r}' for k,v in how.items() if before.get(k) != v]
-    return '; '.join(said)
+    def said(k): return _OTHER[k] if k in _OTHER else f'{k} {before.get(k)!r}, not {how[k]!r}'
+    return '; '.join(said(k) for k in how if before.get(k) != how[k])
 
 # %% ../nbs/05_random_init.ipynb #2fc12ce6
 def _member(folder, i): return Path(folder)/f'net-{i:05}.safetensors'
 
+def _judged_again(net, tensors, accuracy, data):
+    "What is wrong with an accuracy that is recorded with a network's tensors, in a few words; changes `net`."
+    own = dict((*net.named_parameters(), *net.named_buffers()))
+    def shapes(d): return {k: v.shape for k,v in d.items()}
+    if shapes(own) != shapes(tensors): return _OTHER['network']
+    for k,v in own.items(): v.data = tensors[k].to(v)
+    now = scored(net, data).accuracy
+    if abs(now - accuracy)*len(data.y_test) < 2.5: return ''   # another machine rounds otherwise
+    return f'an accuracy of {accuracy:.2%} on data where they have {now:.2%}'
+
 def _check_members(folder, which, how, net, data):
-    "Raise ValueError if the folder holds networks that were made otherwise. Of files without digests, the first three are judged again."
+    """Raise ValueError if the folder holds networks that were made otherwise. Of files without digests, the
+    first three are judged again."""
     looked = 0
     for i in which:
         path = _member(folder, i)
@@ -301,13 +320,10 @@ def _check_members(folder, which, how, net, data):
         other = made_otherwise(before, {k: v for k,v in how.items() if not old or k not in _OTHER})
         if old and not other and looked < 3:
             looked += 1
-            own = dict((*net.named_parameters(), *net.named_buffers()))
-            if {k: v.shape for k,v in own.items()} != {k: v.shape for k,v in tensors.items()}: other = _OTHER['network']
-            else:
-                for k,v in own.items(): v.data = tensors[k].to(v)
-                now = scored(net, data).accuracy
-                if abs(now - head['accuracy'])*len(data.y_test) > 2.5: other = f'an accuracy of {head["accuracy"]:.2%} on data where they have {now:.2%}'
-        if other: raise ValueError(f'folder {str(folder)!r} holds networks that were trained otherwise: {other}; name another folder')
+            other = _judged_again(net, tensors, head['accuracy'], data)
+        if other:
+            raise ValueError(f'folder {str(folder)!r} holds networks that were trained otherwise: {other}; '
+                             'name another folder')
 
 def pretrain(
     make_net,              # function without arguments that returns a freshly initialised network
@@ -321,14 +337,16 @@ def pretrain(
     workers:int|None=None, # networks at a time on a CPU, each on one core; by default as many as torch computes with
     progress:bool=True,    # show a progress bar
 ) -> 'PretrainedPool':
-    """Train networks on real data, or go on where an earlier call stopped. Equal seeds give equal networks, dropout included. Raises ValueError if the folder holds networks
-    that were trained otherwise, on other data, or of another structure; warns of networks that ended in NaN or answer one class only."""
+    """Train networks on real data, or go on where an earlier call stopped. Equal seeds give equal networks,
+    dropout included. Raises ValueError if the folder holds networks that were trained otherwise, on other
+    data, or of another structure; warns of networks that ended in NaN or answer one class only."""
     _check_count('n', n, 3)   # one to distil with, one to choose by, one to judge by
     for k,v in dict(epochs=epochs, batch_size=batch_size).items(): _check_count(k, v)
     if not 0 < lr < math.inf: raise ValueError(f'lr must be a positive number, got {lr!r}')
     folder,draw = Path(folder),RandomInit(make_net, seed)
     first = draw.net(0).to(data.device, data.dtype)
-    how = dict(data=data.name, digest=data.digest, network=network_digest(first), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    how = dict(data=data.name, digest=data.digest, network=network_digest(first), epochs=epochs, lr=lr,
+               batch_size=batch_size, seed=seed)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'folder {str(folder)!r} cannot be made: {e.strerror or e}') from e
     _check_members(folder, range(n), how, first, data)
@@ -372,8 +390,10 @@ class PretrainedPool:
         read = [read_tensors(f, 'network') for f in files]
         self.accuracies,self.spec,self.folder,self.trained = [h['accuracy'] for _,h in read],read[0][1]['spec'],str(folder),read[0][1]['trained']
         for f,(_,h) in zip(files, read):
-            if _plain_spec(h['spec']) != _plain_spec(self.spec) or not isinstance(h['accuracy'], float): raise ValueError(f'{str(f)!r} holds another kind of network than the first of its folder')
-            if other := made_otherwise(h.get('trained') or {}, {k: v for k,v in (self.trained or {}).items() if k in (h.get('trained') or {})}):
+            if _plain_spec(h['spec']) != _plain_spec(self.spec) or not isinstance(h['accuracy'], float):
+                raise ValueError(f'{str(f)!r} holds another kind of network than the first of its folder')
+            made = h.get('trained') or {}
+            if other := made_otherwise(made, {k: v for k,v in (self.trained or {}).items() if k in made}):
                 raise ValueError(f'{str(f)!r} was made otherwise than the first of its folder: {other}')
         if make_net is None and not self.spec: raise ValueError('make_net must be given: these are networks of your own, whose architecture the files cannot hold')
         first = functional(make_net() if make_net else known_net(self.spec))
@@ -425,7 +445,7 @@ class PretrainedPool:
     def describe(self) -> dict: "JSON-able facts."; return dict(source='PretrainedPool', net=self.spec, networks=len(self.members), trained=self.trained, seed=self.seed, **(dict(noise=self.noise) if self.noise else {}))
     def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(seed=self.seed, count=self.count)
     def load_state_dict(self, d:dict): "Go on with the draws from there."; self.seed,self.count = d['seed'],d['count']
-    def __repr__(self): return f"PretrainedPool({len(self)} {(self.spec or {}).get('name', 'networks')}, accuracy {sum(self.accuracies)/len(self):.1%}, {len(self.others)} held out" + (f'; {self.remarks}' if self.remarks else '') + ')'
+    def __repr__(self): return f"PretrainedPool({len(self)} {(self.spec or {}).get('name', 'networks')}, accuracy {sum(self.accuracies)/len(self):.1%}, {len(self.others)} held out{'; '*bool(self.remarks)}{self.remarks})"
 
 # %% ../nbs/05_random_init.ipynb #cc368640
 class AgingPool:
@@ -460,7 +480,8 @@ class AgingPool:
             self.generator = torch.Generator().manual_seed(self.seed)
             self.states,self.ages = self.source.draw(self.size),[0]*self.size
         self.drawn = torch.randperm(self.size, generator=self.generator)[:n].tolist()
-        return [replace(s, opt={}, seed=None) for s in (self.states[i] for i in self.drawn)]   # the memory of the training that ages them is its own
+        # the memory of the training that ages them is its own, and so is its noise
+        return [replace(self.states[i], opt={}, seed=None) for i in self.drawn]
 
     def age(self,
         syn:Synthetic,     # S as it is now
@@ -470,13 +491,15 @@ class AgingPool:
         for i in self.drawn:
             for _ in range(self.steps):
                 idx = torch.randperm(len(images), generator=self.generator)[:self.batch_size].to(images.device)
-                self.states[i] = train_step(replace(self.states[i], seed=self._noise()), images[idx], labels[idx], self.lr, self.inner)
+                state = replace(self.states[i], seed=self._noise())
+                self.states[i] = train_step(state, images[idx], labels[idx], self.lr, self.inner)
             self.ages[i] += self.steps
             if self.ages[i] >= self.max_age: self.states[i],self.ages[i] = self.source.draw(1)[0],0
         self.drawn = []
 
     def _noise(self):
-        "A seed for the dropout of the next step, read ahead from the pool's generator: what it draws stays the same, and so does a run that is taken up again."
+        """A seed for the dropout of the next step, read ahead from the pool's generator: what that draws
+        stays the same, and so does a run that is taken up again."""
         ahead = torch.Generator()
         ahead.set_state(self.generator.get_state())
         return int(torch.randint(2**62, (), generator=ahead))

@@ -113,7 +113,8 @@ def embed(
     x:Tensor,             # (n, ...) examples
     layer:str|None=None,  # name of another module, whose input is taken
 ) -> Tensor:              # (n, d)
-    "What enters the classifier, differentiable in the examples and the weights: `features_of` of [06b_train](06b_train.ipynb). Raises TypeError for a network that has no such layer."
+    """What enters the classifier, differentiable in the examples and the weights: `features_of` of
+    [06b_train](06b_train.ipynb). Raises TypeError for a network that has no such layer."""
     return features_of(state, x, layer)
 
 class FeatureRidge:
@@ -131,4 +132,6 @@ class FeatureRidge:
         s = syn.images.flatten(0, 1)
         f,t = embed(state, torch.cat([s, x]), self.layer).to(self.dtype).split((len(s), len(x)))
         return squared_error(ridge(f @ f.T, t @ f.T, centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype), self.reg), y, syn.n_classes)
-    def __repr__(self): return f'FeatureRidge(reg={self.reg:g}' + (f', layer={self.layer!r}' if self.layer else '') + ')'
+    def __repr__(self):
+        layer = f', layer={self.layer!r}' if self.layer else ''
+        return f'FeatureRidge(reg={self.reg:g}{layer})'

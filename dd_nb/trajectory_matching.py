@@ -25,20 +25,22 @@ from .unroll import State,functional,unroll
 def _file(folder, i): return Path(folder)/f'expert-{i:04}.safetensors'
 
 def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed):
-    """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...) float16, and those of its buffers that are no weights but
-    constants, name -> (1, ...). Raises ValueError for buffers that training changes."""
+    """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...)
+    float16, and its buffers, name -> (1, ...). Raises ValueError for buffers that training changes."""
     def now(): return [p.detach().half() for p in net.parameters()]
     kept,fixed = [now()],{k: v.detach().clone() for k,v in net.named_buffers()}
     def record(t):
         if t in (1, records*every):
             for k,v in net.named_buffers():
                 if not torch.equal(v, fixed[k]):
-                    raise ValueError(f'make_net must return networks whose buffers training leaves as they are, got {k!r}, which it changes: '
-                                     'the statistics of BatchNorm are not part of a trajectory')
+                    raise ValueError('make_net must return networks whose buffers training leaves as they are, got '
+                                     f'{k!r}, which it changes: the statistics of BatchNorm are not part of a '
+                                     'trajectory')
         if t % every == 0: kept.append(now())
-    train_on(net, x, y, steps=records*every, lr=lr, batch_size=batch_size, seed=seed, opt=partial(torch.optim.SGD, momentum=momentum),
-             schedule=None, augment=augment, channels_last=False, record=record)
-    return {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))} | {k: v[None] for k,v in fixed.items()}
+    train_on(net, x, y, steps=records*every, lr=lr, batch_size=batch_size, seed=seed, augment=augment,
+             channels_last=False, opt=partial(torch.optim.SGD, momentum=momentum), schedule=None, record=record)
+    tracks = {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
+    return tracks | {k: v[None] for k,v in fixed.items()}
 
 def record_experts(
     make_net,              # function without arguments that returns a freshly initialised network without BatchNorm
@@ -54,20 +56,24 @@ def record_experts(
     seed:int=0,            # of weights and batches
     progress:bool=True,    # show a progress bar
 ) -> 'Experts':
-    """Train experts and keep where they have been. Cut off, it goes on where it was. Raises ValueError for a folder of others, by training, data or network, and for networks
-    with buffers that training changes; warns of experts that ended in NaN or infinity."""
+    """Train experts and keep where they have been. Cut off, it goes on where it was. Raises ValueError for
+    a folder of others, by training, data or network, and for networks with buffers that training changes;
+    warns of experts that ended in NaN or infinity."""
     for k,v in dict(n=n, records=records, every=every, batch_size=batch_size).items(): _check_count(k, v)
     if not 0 < lr < math.inf or not 0 <= momentum < 1: raise ValueError(f'lr must be a positive number and momentum in [0, 1), got {lr!r} and {momentum!r}')
-    folder,how = Path(folder),dict(data=data.name, examples=len(data.y_train), records=records, every=every, lr=lr, momentum=momentum,
-                            batch_size=batch_size, augment=augment and repr(augment), seed=seed, digest=data.digest)
+    folder = Path(folder)
+    how = dict(data=data.name, examples=len(data.y_train), records=records, every=every, lr=lr,
+               momentum=momentum, batch_size=batch_size, augment=augment and repr(augment), seed=seed, digest=data.digest)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'folder {str(folder)!r} cannot be made: {e.strerror or e}') from e
     source = RandomInit(make_net, seed)
     how['network'] = network_digest(source.net(0))
     for f in sorted(folder.glob('expert-*.safetensors')):
         before = read_tensors(f, 'network')[1].get('recorded') or {}
-        other = made_otherwise(before, how) if 'digest' in before else 'in a version that kept no digest of their data and network'
-        if other: raise ValueError(f'folder {str(folder)!r} holds experts that were recorded otherwise: {other}; name another folder')
+        old = 'in a version that kept no digest of their data and network'
+        if other := made_otherwise(before, how) if 'digest' in before else old:
+            raise ValueError(f'folder {str(folder)!r} holds experts that were recorded otherwise: {other}; '
+                             'name another folder')
     missing = [i for i in range(n) if not _file(folder, i).exists()]
     nets = [source.net(i).to(data.device, data.dtype) for i in missing]
     x,y = data.x_train,data.y_train
@@ -97,10 +103,11 @@ class Experts:
         self.state = functional(make_net() if make_net else known_net(spec))
         want = {k: v.shape for k,v in {**self.state.params, **self.state.buffers}.items()}
         for f,(t,_) in zip(files, read):
-            if {k: v.shape[1:] for k,v in t.items()} != want or len({len(t[k]) for k in self.state.params}) != 1:
+            lengths = {len(t[k]) for k in self.state.params if k in t}
+            if {k: v.shape[1:] for k,v in t.items()} != want or len(lengths) != 1:
                 raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
         self.tracks = [{k: t[k] for k in self.state.params} for t,_ in read]
-        self.constants = [{k: t[k][0] for k in self.state.buffers} for t,_ in read]   # an expert's own: they may have been drawn at its start
+        self.constants = [{k: t[k][0] for k in self.state.buffers} for t,_ in read]   # they may have been drawn
 
     @property
     def records(self) -> int: "Records of an expert, besides the beginning."; return min(len(next(iter(t.values()))) for t in self.tracks) - 1
@@ -115,7 +122,8 @@ class Experts:
             if like is None: return v.to(own)
             return v.to(like) if v.is_floating_point() else v.to(like.device)
         params = {k: placed(v[t], self.state.params[k]) for k,v in self.tracks[i].items()}
-        return replace(self.state, params=params, buffers={k: placed(v, self.state.buffers[k]) for k,v in self.constants[i].items()})
+        buffers = {k: placed(v, self.state.buffers[k]) for k,v in self.constants[i].items()}
+        return replace(self.state, params=params, buffers=buffers)
     def __repr__(self): return f'Experts({len(self)} of {self.records} records)'
 
 # %% ../nbs/14_trajectory_matching.ipynb #bb31ef06

@@ -116,7 +116,10 @@ def recipe_objective(
     kw = dict(recipe.unroll)
     if kw.get('augment') == 'standard': kw['augment'] = standard_augment(data)
     if recipe.experts:
-        folder = Path(pools or 'out/pools')/'-'.join(map(str, ('experts', data.name, *recipe.net.values(), *(f'{k}{v}' for k,v in recipe.experts.items() if k != 'n'), f's{seed}', data.digest[:8])))
+        how = (f'{k}{v}' for k,v in recipe.experts.items() if k != 'n')
+        which = 'experts',data.name,*recipe.net.values(),*how,f's{seed}',data.digest[:8]
+        name = '-'.join(map(str, which))
+        folder = Path(pools or 'out/pools')/name
         kw['experts'] = record_experts(_net_fn(recipe, data), data, folder, seed=seed, progress=progress, **recipe.experts)
     return OBJECTIVES[recipe.objective](**kw)
 
