@@ -40,6 +40,7 @@ def interval(
     n = len(values)
     return statistics.mean(values),t.ppf(.975, n - 1)*statistics.stdev(values)/math.sqrt(n) if n > 1 else math.nan
 
+# %% ../nbs/17_evaluate.ipynb #c844607e
 @dataclass(frozen=True)
 class Score:
     """Test accuracies of the networks trained on one set, or on several of one kind, in [0, 1]; and what

@@ -6,7 +6,7 @@
 __all__ = ['Stacked', 'cosine_rate', 'train_on', 'Judged', 'not_trained', 'scored', 'accuracy', 'largest_share', 'features_of',
            'Logits']
 
-# %% ../nbs/06b_train.ipynb #2babc7fd
+# %% ../nbs/06b_train.ipynb #33fa180d
 import weakref
 from dataclasses import dataclass,replace
 
@@ -19,7 +19,7 @@ from .data import Data
 from .unroll import State,_channels_last,_check_logits,_drawing,_forward,_kernels,_learns,_twin
 from .unroll import loss_fn,stack,unstack
 
-# %% ../nbs/06b_train.ipynb #e97ced82
+# %% ../nbs/06b_train.ipynb #5ca7b151
 def _per_pass(
     n:int,     # examples
     size:int,  # of a batch
@@ -38,7 +38,7 @@ def _passes(
         if _per_pass(n, size) < len(parts): parts[-2:] = [torch.cat(parts[-2:])]
         yield from parts
 
-# %% ../nbs/06b_train.ipynb #304c3edc
+# %% ../nbs/06b_train.ipynb #c48b2892
 def _generators():
     "Where torch's random generators stand."
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
@@ -56,7 +56,7 @@ class _StepNoise:
             if self.draws is None:
                 self.draws = any(not torch.equal(a, b) for a,b in zip(before, _generators()))
 
-# %% ../nbs/06b_train.ipynb #07b2fd58
+# %% ../nbs/06b_train.ipynb #ae077943
 class Stacked(nn.Module):
     "Several networks of one structure as one module: (nets, n, ...) batches to (nets, n, classes) logits."
     def __init__(self,
@@ -82,7 +82,7 @@ class Stacked(nn.Module):
         buffers = {k: v.detach() for k,v in self.stats.items()}
         return unstack(replace(self.state, params=params, buffers=buffers))
 
-# %% ../nbs/06b_train.ipynb #71453827
+# %% ../nbs/06b_train.ipynb #19a3c089
 def cosine_rate(
     opt:torch.optim.Optimizer,
     steps:int,     # of the whole training
@@ -109,7 +109,7 @@ class _Batches:
         if not self.stacked: return self.augment.draw(self.generators[0])(x),y
         return torch.stack([self.augment.draw(g)(v) for g,v in zip(self.generators, x)]),y
 
-# %% ../nbs/06b_train.ipynb #c152fb9a
+# %% ../nbs/06b_train.ipynb #a926cab5
 def train_on(
     net:nn.Module,        # changed in place; in train mode itself, its modules in eval mode stay there
     x:Tensor,             # (n, ...) float examples, normalised
@@ -150,7 +150,7 @@ def train_on(
         if tick and t % a_pass == 0: tick()
     return (net.to(memory_format=torch.contiguous_format) if channels_last else net).eval()
 
-# %% ../nbs/06b_train.ipynb #a7483503
+# %% ../nbs/06b_train.ipynb #b2c9fbc4
 @dataclass(frozen=True)
 class Judged:
     "What one trained network does on a test split."
@@ -202,7 +202,7 @@ def scored(
     weights = net.params.values() if isinstance(net, State) else net.parameters()
     there = tests > 0
     finite = bool(finite) and all(w.isfinite().all() for w in weights)
-    return Judged(hits.sum().item()/len(data.y_test), (hits[there]/tests[there]).mean().item(),
+    return Judged(hits.sum().item()/len(data.y_test), (hits[there].double()/tests[there]).mean().item(),
                   int((answered > 0).sum()), finite, int(there.sum()))
 
 def accuracy(
@@ -213,7 +213,7 @@ def accuracy(
     "Test accuracy, in [0, 1], of one network in eval mode: that of `scored` alone."
     return scored(state, data, batch_size).accuracy
 
-# %% ../nbs/06b_train.ipynb #56473499
+# %% ../nbs/06b_train.ipynb #8674b973
 def largest_share(
     data:Data,        # its test split is looked at
 ) -> float|None:      # in [0, 1]; None where the classes are of about the same size
@@ -223,7 +223,7 @@ def largest_share(
     n = n[n > 0]
     return n.max().item()/len(data.y_test) if n.max() > 1.5*n.min() else None
 
-# %% ../nbs/06b_train.ipynb #e36b2091
+# %% ../nbs/06b_train.ipynb #59a6bdec
 _HEADS = weakref.WeakKeyDictionary()   # structure -> name of its last linear layer
 
 def _find_head(net, tensors, x):
@@ -287,7 +287,7 @@ def features_of(
                          f'{name!r}, which is called {len(got)} times')
     return got[0].flatten(1)
 
-# %% ../nbs/06b_train.ipynb #50b0d010
+# %% ../nbs/06b_train.ipynb #ed09eded
 class Logits(nn.Module):
     "A network whose output is an object, a dict or a tuple, as one that returns its logits alone."
     def __init__(self,
