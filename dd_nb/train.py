@@ -16,8 +16,8 @@ from torch import Tensor,nn
 from torch.func import functional_call,vmap
 
 from .data import Data
-from .unroll import State,_channels_last,_check_logits,_drawing,_forward,_kernels,_learns,_twin
-from .unroll import loss_fn,stack,unstack
+from .unroll import State,_channels_last,_check_logits,_check_width,_drawing,_forward,_kernels,_learns
+from .unroll import _twin,loss_fn,stack,unstack
 
 # %% ../nbs/06b_train.ipynb #5ca7b151
 def _per_pass(
@@ -93,6 +93,11 @@ def cosine_rate(
 
 def _seed_in_range(seed): return seed if -2**63 <= seed < 2**63 else seed % 2**63
 
+def _check_fits(out, batch, y):
+    "Raise ValueError where a network's output for a batch of labels is no table of logits for all classes of `y`."
+    soft = y.dim() == 2
+    _check_width(_check_logits(out, len(batch)), y.shape[1] if soft else int(y.max()) + 1, soft)
+
 class _Batches:
     "Each step's examples and labels, by the generators of the networks: of one, or of several as one."
     def __init__(self, x, y, size, seeds, augment, stacked):
@@ -128,8 +133,8 @@ def train_on(
     tick=None,            # called after each pass
     record=None,          # called after each step, with the number of steps so far
 ) -> nn.Module:           # the network, in eval mode
-    """Train a network the ordinary way. Equal seeds give equal networks, whatever it draws from torch's
-    generator and however many threads train others."""
+    """Train a network the ordinary way. Equal seeds give equal networks, whatever it draws from torch's generator
+    and however many threads train others. Raises ValueError for one that returns no logit for each class."""
     stacked,seeds = isinstance(net, Stacked),seed if isinstance(seed, (list, tuple)) else [seed]
     if (channels_last := channels_last and x.dim() == 4 and not stacked):
         net,x = net.to(memory_format=torch.channels_last),x.contiguous(memory_format=torch.channels_last)
@@ -142,7 +147,9 @@ def train_on(
         def step():
             optimiser.zero_grad()
             for u,v in zip(a.split(at_once or len(a)), b.split(at_once or len(b))):
-                (loss(net(u), v)*(len(v)/len(b))).backward()
+                out = net(u)
+                if t == 1 and not stacked: _check_fits(out, v, y)
+                (loss(out, v)*(len(v)/len(b))).backward()
             optimiser.step()
         noise(step)
         if rates: rates.step()

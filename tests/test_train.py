@@ -327,3 +327,13 @@ def test_an_adapter_in_one_line(data, wrap, pick):
     syn = Synthetic.real(data, ipc=1, lr=.2, epochs=20)
     assert accuracy(syn.train(net), data) > .3
     with pytest.raises(TypeError, match='pick must be given for a network that returns a dict'): Logits(nn.Sequential(Own(lambda o: dict(scores=o))))(x)
+
+
+def test_what_returns_no_logits_is_told_by_the_loop(data, tmp_path):
+    class Dict(Own):
+        def forward(self, x): return dict(logits=super().forward(x))
+    for make, says in ((Dict, r'net must return logits of shape \(n, classes\), got dict'), (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), 'net must return a logit for each of the 10 classes, got 7')):
+        with pytest.raises(ValueError, match=says): pretrain(make, data, tmp_path/'p', n=3, epochs=1, progress=False)
+        with pytest.raises(ValueError, match=says): train_on(make(), data.x_train, data.y_train)
+        with pytest.raises(ValueError, match=says): train_on(make(), data.x_train, F.one_hot(data.y_train, 10).float())
+    assert not list((tmp_path/'p').iterdir())
