@@ -39,11 +39,7 @@ def features(
 ) -> torch.Tensor:              # (n, d) float64
     "What enters the classifier (`features_of`), or the examples themselves."
     if net is None: return x.flatten(1).double()
-    modes = [(m, m.training) for m in net.modules()]
-    net.eval()
-    try: return torch.cat([features_of(net, c, layer).double() for c in x.split(1024)])
-    finally:
-        for m,was in modes: m.training = was
+    return torch.cat([features_of(net, c, layer).double() for c in x.split(1024)])
 
 # %% ../nbs/18_coresets.ipynb #734df565
 def herd(

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .data import progress_bar
 from .networks import _spec_of,make_net
@@ -94,8 +95,9 @@ def stored_init(
 def _tensors(net): return {k: v.detach().clone() for k,v in (*net.named_parameters(), *net.named_buffers())}
 
 def _alike(a, b):
-    "Whether two networks' tensors are the same, name by name."
-    return a.keys() == b.keys() and all(u.shape == b[k].shape and torch.equal(u, b[k]) for k,u in a.items())
+    "Whether two networks' tensors are the same, name by name; what is NaN in both is the same."
+    def same(u, v): return u.shape == v.shape and (torch.equal(u, v) or bool(((u == v) | (u != u) & (v != v)).all()))
+    return a.keys() == b.keys() and all(same(u, b[k]) for k,u in a.items())
 
 class RandomInit:
     """A source that draws new initial weights each time: the unknown initialisation of Wang et al. (2018).
@@ -136,6 +138,8 @@ class RandomInit:
         with _drawing((self.seed*1_000_003 + i)*2 + self.stream): net = self.make_net()
         if not isinstance(net, nn.Module):
             raise TypeError(f'make_net must return a torch.nn.Module, got {type(net).__name__}')
+        if lazy := [k for k,v in (*net.named_parameters(), *net.named_buffers()) if is_lazy(v)]:
+            raise ValueError(f'make_net must return a network that has seen a batch before, got the uninitialised {lazy[0]!r}')
         return copy.deepcopy(net) if self.shared else net
 
     def _check(self, i):

@@ -149,6 +149,12 @@ def test_a_source_is_looked_at_once():
     source.draw(2); source.draw(3); source.held_out(0).draw(1); source.to(dtype=torch.float64).draw(1)
     assert len(made) == 7 + 3
     with pytest.raises(TypeError, match='make_net must return a torch.nn.Module, got int'): RandomInit(lambda: 3, 0).draw(1)
+    with pytest.raises(ValueError, match="must return a network that has seen a batch before, got the uninitialised 'weight'"): RandomInit(lambda: nn.LazyLinear(3), 0).draw(1)
+    def marked():
+        net = nn.Linear(4, 3)
+        net.register_buffer('unknown', torch.tensor(float('nan')))
+        return net
+    assert len(RandomInit(marked, 0).draw(2)) == 2
 
 
 # --- pre-trained networks

@@ -277,6 +277,16 @@ def test_features_of_the_librarys_networks(name):
     with torch.no_grad(): assert torch.equal(features_of(net, x), net[:-1](x).flatten(1))
 
 
+def test_features_are_those_of_eval_mode_and_leave_the_network_as_it_is(data):
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.Dropout(.5), nn.Linear(12, 10)).train()
+    net[3].eval()
+    x, before = data.x_test[:8], {k: v.clone() for k, v in net.state_dict().items()}
+    kept = x.clone()
+    got = features_of(net, x.clone())
+    assert net.training and not net[3].training and net[4].training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert torch.equal(got, features_of(net, x.clone())) and torch.equal(got, net.eval()[:-1](kept))
+
+
 class Shared(nn.Module):
     def __init__(self): super().__init__(); self.l = nn.Linear(10, 10)
     def forward(self, x): return self.l(torch.tanh(self.l(x.flatten(1)[:, :10])))
