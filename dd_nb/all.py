@@ -8,6 +8,7 @@ from .files import *
 from .batchnorm import *
 from .guard import *
 from .unroll import *
+from .train import *
 from .inits import *
 from .linear import *
 from .adaptation import *

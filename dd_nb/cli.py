@@ -20,7 +20,7 @@ from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
-from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
+from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
 from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -39,6 +39,7 @@ def clear_errors(
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
             for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
+            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
             yield
             sys.stdout.flush()
     except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
@@ -215,7 +216,7 @@ def dd_distill(
         history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
-        syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
+        syn.meta['test'] = score.facts()
         syn.save(path)
         if not checkpoint: _forget(kept)
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
@@ -306,9 +307,11 @@ def dd_evaluate(
         except ValueError as e:
             if data or norm is None: raise
             raise ValueError(f'data must be the path of what {file} was made for: {name!r} here is something else ({e})') from e
-        is_now = d.describe()
-        if not data and any(k in made and made[k] != is_now[k] for k in ('classes', 'n_train', 'n_test')):
-            raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other classes or another number of examples')
+        if ours and not (data or size or zca):   # with these it is the user who says what to judge on
+            try: check_made_for(syn, d)
+            except ValueError as e:
+                raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other '
+                                 'contents, classes, split or normalisation') from e
         if not ours:
             try: sets = read_set(file, d, labels or None, scale, labelsare)
             except ValueError as e: raise ValueError(str(e).replace('labels_are', 'labelsare')) from e
@@ -422,8 +425,11 @@ def dd_reproduce(
         syn.save(path); _png(syn, png)
         if not checkpoint: _forget(kept)
         base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
-        for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
-        print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
+        def points(s):
+            spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
+            return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
+        for k,s in base.items(): print(f'  {k:26} {points(s)}')
+        print(f'  {"distilled":26} {points(score)}'
               + f'   {getattr(OBJECTIVES[recipe.objective], "asks", "test accuracy")} of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
               + (f'; published {recipe.paper}' if recipe.paper else ''))
         for k,v in syn.meta['test'].items():
@@ -431,7 +437,7 @@ def dd_reproduce(
         if json:
             curve = {k: [None if math.isnan(v) else v for v in getattr(history, k)] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
             out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(), threads=torch.get_num_threads(), best_it=history.best_it, curve=curve,
-                       scores={k: dict(mean=s.mean, std=s.std, all=s.all) for k,s in {'distilled': score, **base}.items()})
+                       scores={k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()})
             write_atomic(json, js.dumps(out, indent=1).encode())
         print(f'saved {path} and {png}')
 

@@ -392,7 +392,8 @@ def check_logits(
     table = torch.is_tensor(out) and out.dim() == 2 and len(out) == n and out.is_floating_point()
     if table: return out.shape[1]
     got = f'{tuple(out.shape)} of {out.dtype}' if torch.is_tensor(out) else type(out).__name__
-    raise ValueError(f'net must return logits of shape (n, classes), got {got} for {n} examples')
+    raise ValueError(f'net must return logits of shape (n, classes), got {got} for {n} examples; if they are inside an '
+                     'object, a dict or a tuple, Logits(net) takes them out')
 
 @dataclass(frozen=True)
 class Facts:
