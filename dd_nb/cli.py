@@ -165,6 +165,7 @@ def dd_distill(
     bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
+    balanced:store_true=False, # as many of each class among them, whatever the sizes of the classes
     lr:float=.05,             # outer learning rate of the images
     steplr:float=.01,         # outer learning rate of the raw step sizes
     labellr:float=.05,        # outer learning rate of learned labels
@@ -213,7 +214,7 @@ def dd_distill(
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, balanced=balanced, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = score.facts()

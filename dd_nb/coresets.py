@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .data import Data,_tally
+from .guard import placed
 from .synthetic import Synthetic,_from_data,too_few
 from .train import features_of,train_on
 
@@ -26,7 +27,7 @@ def feature_net(
     layer:str|None=None,  # name of the module whose input are the features; None: the last linear layer
 ) -> nn.Module:           # the same network, trained, in eval mode
     "A network to choose by. Raises TypeError, before any training, for one whose features cannot be found."
-    net,x = net.to(data.device, data.dtype),data.x_train
+    net,x = placed(net, data.device, data.dtype),data.x_train
     features(x[:2], net, layer)
     with _tally(epochs, 'train', 'epoch') as tell:
         return train_on(net, x, data.y_train, epochs, lr=lr, batch_size=batch_size, seed=seed, tick=tell)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'check_kind', 'copied', 'readied', 'plain', 'known_layers', 'kernels', 'called', 'drawing', 'differentiable',
-           'leaves_of', 'check_logits', 'Facts', 'check_door', 'check_twice']
+           'as_real', 'dtype_for', 'placed', 'leaves_of', 'check_logits', 'Facts', 'check_door', 'check_twice']
 
 # %% ../nbs/06c_guard.ipynb #feee5db7
 import copy,hashlib,io,pickle,random,threading,types,weakref
@@ -204,6 +204,28 @@ def differentiable(
 ) -> bool:
     "Whether autograd can give a gradient for such a tensor: real and complex floating-point numbers alike."
     return t.is_floating_point() or t.is_complex()
+
+def as_real(
+    t:Tensor,  # any tensor
+) -> Tensor:   # a complex one as pairs of real numbers, (..., 2); any other as it is
+    "Numbers whose squares are lengths."
+    return torch.view_as_real(t) if t.is_complex() else t
+
+def dtype_for(
+    t:Tensor,  # any tensor
+    dtype,     # floating-point dtype that is wanted, or None
+):
+    "The dtype in which a tensor has that precision: the complex one for complex tensors, its own for whole numbers."
+    if dtype is None or not differentiable(t): return t.dtype
+    return dtype.to_complex() if t.is_complex() else dtype
+
+def placed(
+    net:nn.Module,  # changed in place
+    device=None,    # torch device or its name
+    dtype=None,     # floating-point dtype
+) -> nn.Module:     # the same network
+    "A network on another device or in another precision. `nn.Module.to` would drop the imaginary part of complex weights."
+    return net._apply(lambda t: t.to(device=device, dtype=dtype_for(t, dtype)))
 
 class _Writes(TorchDispatchMode):
     "Notes every write into the storage of a watched tensor."

@@ -21,8 +21,8 @@ from .data import progress_bar
 from .networks import _spec_of,make_net
 from .synthetic import MAX_BYTES,Synthetic,_check_count,as_inner,read_tensors,write_tensors
 from .train import Judged,not_trained,scored,train_on
-from .guard import drawing
-from .unroll import State,_side_by_side,functional,train_step
+from .guard import drawing,placed
+from .unroll import State,_side_by_side,functional,real_dtype,train_step
 
 # %% ../nbs/05_random_init.ipynb #93c2ca8a
 class FixedInit:
@@ -349,7 +349,7 @@ def pretrain(
     for k,v in dict(epochs=epochs, batch_size=batch_size).items(): _check_count(k, v)
     if not 0 < lr < math.inf: raise ValueError(f'lr must be a positive number, got {lr!r}')
     folder,draw = Path(folder),RandomInit(make_net, seed)
-    first = draw.net(0).to(data.device, data.dtype)
+    first = placed(draw.net(0), data.device, data.dtype)
     how = dict(data=data.name, digest=data.digest, network=network_digest(first), epochs=epochs, lr=lr,
                batch_size=batch_size, seed=seed)
     try: folder.mkdir(parents=True, exist_ok=True)
@@ -362,7 +362,7 @@ def pretrain(
         x,y,lock = data.x_train,data.y_train,threading.Lock()
         with progress_bar(len(missing), 'pretrain', 'net', show=progress and ranks.rank == 0) as bar:
             def one(i):
-                with lock: net = draw.net(i).to(data.device, data.dtype)   # torch's generator is one for all threads
+                with lock: net = placed(draw.net(i), data.device, data.dtype)   # torch's generator is one for all threads
                 net = train_on(net, x, y, epochs, lr=lr, batch_size=batch_size, seed=seed*1_000_003 + i)
                 judged = scored(net, data)
                 tensors = dict((*net.named_parameters(), *net.named_buffers()))
@@ -533,7 +533,7 @@ class AgingPool:
         like = self.source.draw(1)[0]
         self.source.load_state_dict(d['source'])
         x = next(iter(like.params.values()))
-        self.states = [State(like.net, **s).to(x.device, x.dtype) for s in d['states']]
+        self.states = [State(like.net, **s).to(x.device, real_dtype(like)) for s in d['states']]
         self.seed,self.ages,self.drawn,self.generator = d['seed'],d['ages'],[],torch.Generator()
         self.generator.set_state(d['generator'])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .data import Data,Siamese,progress_bar
+from .guard import as_real,placed
 from .inits import RandomInit,_side_by_side,known_net,made_otherwise,network_digest
 from .synthetic import Synthetic,_check_count,read_tensors,write_tensors
 from .networks import _spec_of
@@ -27,7 +28,7 @@ def _file(folder, i): return Path(folder)/f'expert-{i:04}.safetensors'
 def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed):
     """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...)
     float16, and its buffers, name -> (1, ...). Raises ValueError for buffers that training changes."""
-    def now(): return [p.detach().half() for p in net.parameters()]
+    def now(): return [p.detach().half() if p.is_floating_point() else p.detach().clone() for p in net.parameters()]
     kept,fixed = [now()],{k: v.detach().clone() for k,v in net.named_buffers()}
     def record(t):
         if t in (1, records*every):
@@ -75,7 +76,7 @@ def record_experts(
             raise ValueError(f'folder {str(folder)!r} holds experts that were recorded otherwise: {other}; '
                              'name another folder')
     missing = [i for i in range(n) if not _file(folder, i).exists()]
-    nets = [source.net(i).to(data.device, data.dtype) for i in missing]
+    nets = [placed(source.net(i), data.device, data.dtype) for i in missing]
     x,y = data.x_train,data.y_train
     with progress_bar(len(missing), 'experts', 'net', show=progress) as bar:
         def one(job):
@@ -132,7 +133,7 @@ def parameter_distance(
     b:State,  # where it should be
 ) -> Tensor:  # scalar
     "Squared distance of two networks' weights."
-    return sum((a.params[k] - b.params[k]).square().sum() for k in b.params)
+    return sum(as_real(a.params[k] - b.params[k]).square().sum() for k in b.params)
 
 class TrajectoryMatch:
     "The objective of Cazenavette et al. (2022): the squared distance of a student, trained by the whole schedule of S, from where an expert was, over that which the expert went."

@@ -1,4 +1,4 @@
-"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations, layouts of data. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
+"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations, layouts of data, odd networks. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
 
 1. A distillation of the digits is killed (SIGKILL) a hundred times at random moments, at least thirty of them inside the writing of a checkpoint, and taken up
    again each time. Its result must be that of the uninterrupted run, bit for bit, and no checkpoint may be unreadable.
@@ -7,6 +7,8 @@
 3. Five hundred random configurations, drawn by hypothesis, must each train or be refused in one sentence that names an argument.
 4. Four hundred random folders, tables, arrays and files of sentences must each be read to the examples and labels that they were made of; those that were made
    to be unclear must be refused in one sentence.
+5. Four hundred networks of torch's layers and of what people do to them must each have the gradient of plain autograd and of an ordinary training, or be
+   refused in one sentence.
 
 Every attempt runs in a child of this process, which is made by `fork` after the slow imports."""
 import argparse
@@ -28,6 +30,7 @@ from pathlib import Path
 
 import hypothesis
 import numpy as np
+import odd_networks
 import torch
 from forge import Bomb, header_of, npy_claim, npz_file, ours_again, png, torch_file, zip_file
 from hypothesis import strategies as st
@@ -461,28 +464,45 @@ def configurations(state, keep, work, n=500, batch=20):
     return s
 
 
-# ---------------------------------------------------------------------------------------------- layouts of data
+# ---------------------------------------------------------------------------------------------- layouts of data, odd networks
 
-def layouts(state, keep, work, n=400, batch=20):
-    "The fourth part."
-    s = state.setdefault('layouts', dict(done=0, read=0, refused=0, wrong=[]))
+def series(state, keep, key, one, n, good, batch=20):
+    "Attempts 0 to n - 1, each in a child: `one(i)` returns one of the two words of `good`, or what is wrong."
+    s = state.setdefault(key, dict(done=0, wrong=[]) | dict.fromkeys(good, 0))
     def some(first, last):
         out = []
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')   # remarks
             for i in range(first, last):
-                try: out.append(one_layout(i, work))
-                except BaseException as e: out.append(f'layout {i}: {type(e).__name__}: {str(e)[:300]}')
+                try: said = one(i)
+                except BaseException as e: said = f'{type(e).__name__}: {str(e)[:300]}'
+                out.append(said if said in good else f'{key} {i}: {said}')
         return out
     while s['done'] < n:
         last = min(n, s['done'] + batch)
-        for what in answer(some, s['done'], last) or [f"of layouts {s['done']} to {last - 1} one ended the process or took too long"]:
-            if what in ('read', 'refused'): s[what] += 1
+        for what in answer(some, s['done'], last) or [f"of {key} {s['done']} to {last - 1} one ended the process or took too long"]:
+            if what in good: s[what] += 1
             else: s['wrong'].append(what)
         s['done'] = last
         keep()
-        show(f"layouts {s['done']}, read {s['read']}, refused {s['refused']}, wrong {len(s['wrong'])}")
+        show(f"{key} {s['done']}, {good[0]} {s[good[0]]}, refused {s['refused']}, wrong {len(s['wrong'])}")
     return s
+
+
+def layouts(state, keep, work, n=400):
+    "The fourth part."
+    return series(state, keep, 'layouts', lambda i: one_layout(i, work), n, ('read', 'refused'))
+
+
+def one_network(i):
+    "What became of the i-th odd network: 'right', 'refused', or what is wrong with which parts."
+    verdict, parts = odd_networks.judge(i)
+    return verdict if verdict in ('right', 'refused') else f'{verdict} ({", ".join(parts)})'
+
+
+def networks(state, keep, n=400):
+    "The fifth part."
+    return series(state, keep, 'networks', one_network, n, ('right', 'refused'))
 
 
 def code():
@@ -502,6 +522,7 @@ def main():
     parser.add_argument('--files', type=int, default=2000)
     parser.add_argument('--configurations', type=int, default=500)
     parser.add_argument('--layouts', type=int, default=400)
+    parser.add_argument('--networks', type=int, default=400)
     a = parser.parse_args()
     torch.set_num_threads(1)
     load_data('digits', size=8)   # what is slow to import is imported before the forks
@@ -527,10 +548,12 @@ def main():
     c = configurations(state, keep, work, a.configurations)
     print(f"\r{c['done']} configurations: {c['trained']} trained ({c['trained']/c['done']:.0%}), {c['refused']} refused in a sentence, {len(c['wrong'])} wrong")
     d = layouts(state, keep, work, a.layouts)
-    print(f"\r{d['done']} layouts of data: {d['read']} read to what they were made of, {d['refused']} unclear ones refused, {len(d['wrong'])} wrong; {state['seconds']:.0f} s in all")
-    for line in f['wrong'] + c['wrong'] + d['wrong']: print('  wrong:', line)
+    print(f"\r{d['done']} layouts of data: {d['read']} read to what they were made of, {d['refused']} unclear ones refused, {len(d['wrong'])} wrong")
+    o = networks(state, keep, a.networks)
+    print(f"\r{o['done']} odd networks: {o['right']} with the right gradient, {o['refused']} refused in a sentence, {len(o['wrong'])} wrong; {state['seconds']:.0f} s in all")
+    for line in f['wrong'] + c['wrong'] + d['wrong'] + o['wrong']: print('  wrong:', line)
     good = k['same'] == k['runs'] and not k['unreadable'] and not f['wrong'] and f['bytes'] < 300*MB and not c['wrong'] and c['trained'] >= .6*c['done']
-    good = good and not d['wrong'] and d['read'] >= .5*d['done']
+    good = good and not d['wrong'] and d['read'] >= .5*d['done'] and not o['wrong'] and o['right'] >= .5*o['done']
     print('passed' if good else 'FAILED')
     raise SystemExit(not good)
 
