@@ -1,7 +1,7 @@
 # make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
 # make test       everything that must pass before a merge
 # make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until a file changes
-# make soak       kills, hostile files and random configurations by the hundred, under 15 minutes; cut off, it goes on
+# make soak       kills, hostile files, random configurations and layouts by the hundred, under 15 minutes; cut off, it goes on
 # make gpu        what one GPU can show of it, in eight minutes: out/gpu/gpu.json; DRY_RUN=1 walks through all of it on a CPU
 # make gpu-data   pack the data that this takes into .gpu, for a machine that has no network
 # make prepare    after editing a notebook: export the code, clean the notebooks, render the README

@@ -6,14 +6,17 @@
 __all__ = ['VOC_CLASSES', 'full_target', 'usps28_data', 'torchvision_net', 'voc_data', 'cub_data']
 
 # %% ../nbs/08_adaptation.ipynb #dd24c8a3
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .data import READERS,Data,_stratified,_tally,data_from_dataset,data_from_tensors,load_data
-from .inits import _accuracy,_train,judges
+from .data import READERS,Data,_stratified,_tally,data_from_tensors,load_data
+from .readers import data_from_dataset
+from .inits import judges
 from .synthetic import _check_count
+from .train import not_trained,scored,train_on
 
 # %% ../nbs/08_adaptation.ipynb #3c9715d1
 def full_target(
@@ -25,11 +28,21 @@ def full_target(
     batch_size:int=128,# examples a step
     seed:int=0,        # which networks, and of the order of the batches
 ) -> list[float]:      # accuracies in [0, 1]
-    "Accuracy of pre-trained networks that go on training on the whole of another data set: what a few images are to be compared with."
+    """Accuracy of pre-trained networks that go on training on the whole of another data set: what a few
+    images are to be compared with. Warns of networks that ended in NaN or answer one class only."""
     _check_count('n_nets', n_nets); _check_count('epochs', epochs)
     states = judges(source.to(data.device, data.dtype), n_nets, seed)
+    x,y = data.x_train,data.y_train
     with _tally(len(states)*epochs, 'full training', 'epoch') as tell:
-        return [tell(_accuracy(_train(s.module(), data.x_train, data.y_train, epochs, lr, batch_size, seed + i, tell), data), 0) for i,s in enumerate(states)]
+        def one(i, s):
+            net = train_on(s.module(), x, y, epochs, lr=lr, batch_size=batch_size, seed=seed + i, tick=tell)
+            judged = scored(net, data)
+            tell(judged.accuracy, 0)
+            return judged
+        judged = [one(i, s) for i,s in enumerate(states)]
+    wrong = not_trained(sum(not j.finite for j in judged), sum(j.constant for j in judged), len(judged))
+    if wrong and seed >= 0: warnings.warn(f'full_target: {wrong}', stacklevel=2)
+    return [j.accuracy for j in judged]
 
 # %% ../nbs/08_adaptation.ipynb #7e3a850a
 def usps28_data(

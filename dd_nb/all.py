@@ -1,11 +1,14 @@
 "Every public name of every room: `from dd_nb.all import *`."
 # %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
 from .data import *
+from .readers import *
 from .networks import *
 from .synthetic import *
+from .files import *
 from .batchnorm import *
 from .guard import *
 from .unroll import *
+from .train import *
 from .inits import *
 from .linear import *
 from .adaptation import *

@@ -29,7 +29,7 @@ from torch.func import functional_call,grad,stack_module_state,vmap
 from .coresets import BY_FEATURES,coreset,feature_net
 from .data import data_from_tensors,load_data,progress_bar
 from .distill import StopDistill,_forget,distill,step_decay
-from .evaluate import ARCHS,Protocol,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
+from .evaluate import ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
 from .families import FAMILIES
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -959,6 +959,13 @@ def print_side_by_side(out:dict):
 BENCHES['side-by-side'] = side_by_side,print_side_by_side
 
 # %% ../nbs/20_bench.ipynb #4328c422
+def _made_for(syn, data, path):
+    "A set that is kept in a folder; raises ValueError if it was made for other data than these."
+    if syn.meta.get('data', {}).get('digest', data.digest) != data.digest:
+        raise ValueError(f'folder must be empty or of the same data, got {str(path)!r}, which was made for others '
+                         f'named {data.name!r}')
+    return syn
+
 class _Cells:
     "Accuracies that take long, kept in a folder: each is computed once, from what its key says."
     def __init__(self, folder, progress, total, desc):
@@ -1012,7 +1019,7 @@ def coresets(
             t['columns'][what] = dict(sets=c['sets'], nets=c['nets'], chosen=c['chosen'], protocol=asdict(p))
             for kind in c['kinds']:
                 n,per = (c['sets'],c['nets']) if kind == 'real' else (1,c['chosen'])
-                key = dict(data=c['data'], net=c['net'], kind=kind, ipc=c['ipc'], sets=n, nets=per, seed=seed, protocol=asdict(p), feature_epochs=feature_epochs)
+                key = dict(data=c['data'], digest=data[c['data']].digest, net=c['net'], kind=kind, ipc=c['ipc'], sets=n, nets=per, seed=seed, protocol=asdict(p), feature_epochs=feature_epochs)
                 t['rows'].setdefault(CORESET_KINDS[kind], {})[what] = cell(f"{c['data']}-{kind}-{what}", key, lambda: score(c, kind, n, per))
     return dict(benchmark='coresets', seed=seed, machine=machine(), tables=list(tables.values()))
 
@@ -1051,10 +1058,10 @@ def judge(
             first = made[0]
             data = load_data(first.meta['data']['name'], root=root, size=first.shape[-1])
             net,ipc,fixed = made_for(first),len(first)//data.n_classes,bool(first.init)
-            hard = dict(name=name, sets=sets, nets=nets, seed=seed, seeds=zoo[name])
+            hard = dict(name=name, digest=data.digest, sets=sets, nets=nets, seed=seed, seeds=zoo[name])
             def own():
                 each = [evaluate(s, stored_source(s), data, 1 if fixed else max(1, nets*sets//len(made)), seed) for s in made]
-                return replace(each[0], all=tuple(a for e in each for a in e.all), sets=len(each))
+                return Score.joined(each)
             r = {'own schedule': {'distilled': cell(f'{name}-own', hard, own)}}
             kinds = {'distilled': lambda: made, 'random real': lambda: [coreset('real', data, ipc, seed*1000 + i) for i in range(sets)],
                      'class means': lambda: [coreset('means', data, ipc, seed)], **({'k-means centres': lambda: [coreset('kmeans', data, ipc, seed)]} if ipc > 1 else {})}
@@ -1064,7 +1071,7 @@ def judge(
                         s = f()
                         return benchmark(s, data, net, p, max(1, nets*sets//len(s)), seed)
                     r.setdefault(p, {})[k] = cell(f'{name}-{p}-{k}', {**hard, 'protocol': asdict(get_protocol(p))}, score)
-            whole = cell(f"{data.name}-{'-'.join(map(str, net.values()))}-full", dict(seed=seed, full=full, net=net), lambda: benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full), 1, seed))
+            whole = cell(f"{data.name}-{'-'.join(map(str, net.values()))}-full", dict(seed=seed, full=full, net=net, digest=data.digest), lambda: benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full), 1, seed))
             a,scores = {p: {k: s['mean'] for k,s in r[p].items()} for p in protocols},{}
             if 'tuned' in a:
                 pairs = [a[p][k] for p in ('tuned', 'augmented') if p in a for k in ('distilled', 'random real')]
@@ -1109,7 +1116,7 @@ def architectures(
     def judged(f, a):
         short = a in epochs
         s,p_ = f(1 if short else sets),replace(p, epochs=epochs[a]) if short else p
-        return dict(seed=seed, sets=len(s), nets=1 if short else nets, spec=archs[a], protocol=asdict(p_)),lambda: benchmark(s, data, archs[a], p_, 1 if short else max(1, nets//len(s)), seed)
+        return dict(digest=data.digest, seed=seed, sets=len(s), nets=1 if short else nets, spec=archs[a], protocol=asdict(p_)),lambda: benchmark(s, data, archs[a], p_, 1 if short else max(1, nets//len(s)), seed)
     with _Cells(folder, progress, len(kinds)*len(archs), 'architectures') as cell:
         rows = {k: {a: cell(f'{k}-{a}', *judged(f, a)) for a in archs} for k,f in ((k, cache(f)) for k,f in kinds.items())}
     return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets, epochs=epochs, archs=archs, protocol=asdict(p), machine=machine(), rows=rows)
@@ -1142,10 +1149,12 @@ def poisoning(
         for name in names:
             recipe = _with_pool(get_recipe(name), poolsize)
             k,t = recipe.unroll['source'],recipe.unroll['target']
+            data = recipe_data(recipe, root)
             def measured():
-                path,data = folder/f'{name}-s{seed}.safetensors',recipe_data(recipe, root)
+                path = folder/f'{name}-s{seed}.safetensors'
                 if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
-                syn,pool = Synthetic.load(path),recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
+                syn = _made_for(Synthetic.load(path), data, path)
+                pool = recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
                 out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
                 if recipe.fixed: out['known'] = attack(syn, pool[seed], data, k, t, 1).to_dict()
                 else:
@@ -1153,7 +1162,7 @@ def poisoning(
                         out[what] = dict(attack(flip, pool, data, k, t, nets, seed).to_dict(), lr=flip.lrs.item())
                     out['defences'] = defences(syn, pool, data, k, t, defended, seed=seed)
                 return SimpleNamespace(to_dict=lambda: out)
-            rows[name] = cell(name, dict(recipe=asdict(recipe), seed=seed, nets=nets, defended=defended, changes=changes), measured)
+            rows[name] = cell(name, dict(recipe=asdict(recipe), digest=data.digest, seed=seed, nets=nets, defended=defended, changes=changes), measured)
     return dict(benchmark='poisoning', seed=seed, nets=nets, defended=defended, machine=machine(), rows=rows)
 
 def print_poisoning(out:dict):
@@ -1279,27 +1288,27 @@ def families(
     folder,seeds,archs,nets,out = Path(folder),FAMILY_SEEDS if seeds is None else seeds,FAMILY_ARCHS if archs is None else archs,nets or FAMILY_NETS,[]
     recipes = {(d, ipc): {m: family_recipe(m, d, ipc) for m in methods} for d,ipc in tables}
     kinds = {k: v for k,v in CORESET_KINDS.items() if k in ('real', 'means', 'kmeans', 'herding')}
-    def made(recipe, s):
+    def made(recipe, s, data):
         path = folder/f'{recipe.name}-s{s}.safetensors'
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             reproduce(recipe.name, s, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, **changes)[0].save(path)
             _forget(path.with_suffix('.run'))
-        return Synthetic.load(path)
+        return _made_for(Synthetic.load(path), data, path)
     rows = len(kinds) + len(methods)
     with _Cells(folder, progress, len(tables)*rows*len(nets) + rows*len(archs) + len(methods), 'families') as cell:
         for i,((d, ipc),rs) in enumerate(recipes.items()):
             data,t = load_data(d, root=root),{}
             net = next(iter(rs.values())).net
             def sets(what, recipe, its):
-                if recipe: return [made(recipe, s) for s in its]
+                if recipe: return [made(recipe, s, data) for s in its]
                 return [coreset(what, data, ipc, seed*1000 + j) for j in range(max(nets.values()) if what == 'real' else 1)]
             for what in (*(k for k in kinds if ipc > 1 or k != 'kmeans'), *rs):   # for one a class the centre is the mean
                 r = t[kinds.get(what, what)] = dict(accuracy={}, archs={})
                 recipe = rs.get(what)
                 its = list(seeds.get(recipe.name, (seed,))) if recipe else []
                 have = cache(lambda what=what, recipe=recipe, its=its: sets(what, recipe, its))
-                key = dict(data=d, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(recipe), seeds=its, changes=changes) if recipe else {}))
+                key = dict(data=d, digest=data.digest, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(recipe), seeds=its, changes=changes) if recipe else {}))
                 off = recipe and recipe.labels and recipe.labels.get('form') != 'softmax'   # labels that are no distribution: of a regression
                 def judged(p, spec, n):
                     p = replace(get_protocol(p), loss='squared_error') if off else get_protocol(p)

@@ -20,7 +20,8 @@ from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
-from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
+from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
+from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,_check_count,write_atomic
@@ -38,6 +39,7 @@ def clear_errors(
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
             for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
+            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
             yield
             sys.stdout.flush()
     except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
@@ -144,7 +146,7 @@ def _begin(folder, resume, anew):
 
 @call_parse
 def dd_distill(
-    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder; sentences: trec, sst2, sst5, imdb, or a .tsv file with a class and a sentence a line
+    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
     netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
@@ -163,6 +165,7 @@ def dd_distill(
     bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
+    balanced:store_true=False, # as many of each class among them, whatever the sizes of the classes
     lr:float=.05,             # outer learning rate of the images
     steplr:float=.01,         # outer learning rate of the raw step sizes
     labellr:float=.05,        # outer learning rate of learned labels
@@ -211,10 +214,10 @@ def dd_distill(
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, balanced=balanced, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
-        syn.meta['test'] = dict(mean=score.mean, std=score.std, networks=len(score.all))
+        syn.meta['test'] = score.facts()
         syn.save(path)
         if not checkpoint: _forget(kept)
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
@@ -251,7 +254,8 @@ def dd_evaluate(
     epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on; by default the one the set was made for, of which a set keeps the name: give the path of an image folder that is elsewhere
     labels:str='',            # file of the labels, where FILE holds images alone
-    scale:str='auto',         # of float images in files of others: normalised, pixels, or auto: pixels if they never leave [0, 1]
+    scale:str='auto',         # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
+    labelsare:str='auto',     # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
@@ -261,7 +265,7 @@ def dd_evaluate(
     plot:str='',              # also draw the result into this PNG file
     quiet:store_true=False,   # no progress bar
 ):
-    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders."
+    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders. A file with step sizes is trained as they say."
     with clear_errors(quiet):
         device = _device(device)
         file,pool,labels,json,plot = _home(file, pool, labels, json, plot)
@@ -270,15 +274,29 @@ def dd_evaluate(
         for k,v in dict(json=json, plot=plot).items():
             if v: check_writable(v, k)
         ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
-        if ours and (labels or scale != 'auto'): raise ValueError(f'labels and scale must be left out for a set that says itself what it is, got {labels or scale!r}')
+        said = labels or next((v for v in (scale, labelsare) if v != 'auto'), '')
+        if ours and said:
+            raise ValueError('labels and scale must be left out for a set that says itself what it is, and labelsare, '
+                             f'got {said!r}')
+        if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
+        if labelsare not in LABELS_ARE:
+            raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
         syn = _load_set(file) if ours else None
         if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
-        protocol = protocol or ('own' if ours else 'plain')
-        if protocol not in ('own', *PROTOCOLS): raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
-        if protocol != 'own': p = get_protocol(protocol)
-        elif not ours or compare or epochs: raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {'for --compare or --epochs' if ours else 'for a set that has no schedule'}, got 'own'")
-        else: p = None
-        if epochs: p = replace(p, epochs=epochs)
+        if protocol not in ('', 'own', *PROTOCOLS):
+            raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
+        def judged_by(sets):
+            "The protocol, by default that of the set: its own schedule (None) or 'plain'."
+            scheduled = isinstance(sets, Synthetic)
+            name = protocol or ('own' if scheduled else 'plain')
+            if name == 'own':
+                if scheduled and not compare and not epochs: return None
+                why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
+                raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {why}, got 'own'")
+            p = get_protocol(name)
+            if labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
+            return replace(p, epochs=epochs) if epochs else p
+        if ours: p = judged_by(syn)
         made = syn.meta.get('data', {}) if ours else {}
         name = data or made.get('name')
         if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
@@ -290,10 +308,16 @@ def dd_evaluate(
         except ValueError as e:
             if data or norm is None: raise
             raise ValueError(f'data must be the path of what {file} was made for: {name!r} here is something else ({e})') from e
-        is_now = d.describe()
-        if not data and any(k in made and made[k] != is_now[k] for k in ('classes', 'n_train', 'n_test')):
-            raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other classes or another number of examples')
-        sets = syn if ours else read_set(file, d, labels or None, scale)
+        if ours and not (data or size or zca):   # with these it is the user who says what to judge on
+            try: check_made_for(syn, d)
+            except ValueError as e:
+                raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other '
+                                 'contents, classes, split or normalisation') from e
+        if not ours:
+            try: sets = read_set(file, d, labels or None, scale, labelsare)
+            except ValueError as e: raise ValueError(str(e).replace('labels_are', 'labelsare')) from e
+            p = judged_by(sets)
+        else: sets = syn
         kw = _netargs(netargs)
         names = list(ARCHS) if archs == 'all' else _archs(archs)
         sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
@@ -304,12 +328,12 @@ def dd_evaluate(
         if not sources:
             if kw and p is None: raise ValueError(f'netargs must be given with archs, or with another protocol than own, got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            try: sources = {spec['name']: stored_source(syn) if p is None else _net_source({**spec, **kw}, d)}
+            try: sources = {spec['name']: stored_source(sets) if p is None else _net_source({**spec, **kw}, d)}
             except ValueError as e: raise ValueError(re.sub('^source must be given', 'pool or archs must be given', str(e))) from e
         rows = {Path(file).name: sets}
         if compare:
-            first = sets if ours else sets[0]
-            n = len(first) if ours else len(first[1])
+            first = sets[0] if isinstance(sets, list) else sets
+            n = len(first) if isinstance(first, Synthetic) else len(first[1])
             if n % d.n_classes: raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
             many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
             rows |= {'random real': [coreset('real', d, n//d.n_classes, seed=i) for i in many], 'class means': coreset('means', d, n//d.n_classes)} | ({'k-means centres': coreset('kmeans', d, n//d.n_classes)} if n > d.n_classes else {})
@@ -402,8 +426,11 @@ def dd_reproduce(
         syn.save(path); _png(syn, png)
         if not checkpoint: _forget(kept)
         base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
-        for k,s in base.items(): print(f'  {k:26} {s.mean:6.1%}' + (f' +- {s.std:.1%}' if len(s.all) > 1 else ''))
-        print(f'  {"distilled":26} {score.mean:6.1%}' + (f' +- {score.std:.1%}' if len(score.all) > 1 else '')
+        def points(s):
+            spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
+            return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
+        for k,s in base.items(): print(f'  {k:26} {points(s)}')
+        print(f'  {"distilled":26} {points(score)}'
               + f'   {getattr(OBJECTIVES[recipe.objective], "asks", "test accuracy")} of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
               + (f'; published {recipe.paper}' if recipe.paper else ''))
         for k,v in syn.meta['test'].items():
@@ -411,7 +438,7 @@ def dd_reproduce(
         if json:
             curve = {k: [None if math.isnan(v) else v for v in getattr(history, k)] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
             out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(), threads=torch.get_num_threads(), best_it=history.best_it, curve=curve,
-                       scores={k: dict(mean=s.mean, std=s.std, all=s.all) for k,s in {'distilled': score, **base}.items()})
+                       scores={k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()})
             write_atomic(json, js.dumps(out, indent=1).encode())
         print(f'saved {path} and {png}')
 

@@ -12,32 +12,35 @@ from fastcore.basics import patch
 from torch import nn
 
 from .data import Data,_tally
-from .inits import _train
-from .synthetic import Synthetic,_from_data
+from .guard import placed
+from .synthetic import Synthetic,_from_data,too_few
+from .train import features_of,train_on
 
 # %% ../nbs/18_coresets.ipynb #03acf989
 def feature_net(
-    net:nn.Module,        # a freshly initialised `nn.Sequential` whose last layer is the classifier; changed in place
+    net:nn.Module,        # a freshly initialised network; changed in place
     data:Data,            # trained on its training split
     epochs:int=2,         # passes over it
     lr:float=1e-3,        # of Adam, decayed to 0 along half a cosine
     batch_size:int=128,   # examples a step
-    seed:int=0,           # of the order of the batches
+    seed:int=0,           # of the order of the batches, and of dropout
+    layer:str|None=None,  # name of the module whose input are the features; None: the last linear layer
 ) -> nn.Module:           # the same network, trained, in eval mode
-    "A network to choose by."
-    if not isinstance(net, nn.Sequential): raise TypeError(f'net must be an nn.Sequential whose last layer is the classifier, got {type(net).__name__}')
-    with _tally(epochs, 'train', 'epoch') as tell: return _train(net.to(data.device, data.dtype), data.x_train, data.y_train, epochs, lr, batch_size, seed, tell)
+    "A network to choose by. Raises TypeError, before any training, for one whose features cannot be found."
+    net,x = placed(net, data.device, data.dtype),data.x_train
+    features(x[:2], net, layer)
+    with _tally(epochs, 'train', 'epoch') as tell:
+        return train_on(net, x, data.y_train, epochs, lr=lr, batch_size=batch_size, seed=seed, tick=tell)
 
 @torch.no_grad()
 def features(
     x:torch.Tensor,             # (n, ...) normalised examples
-    net:nn.Module|None=None,    # an `nn.Sequential` whose last layer is the classifier; None: pixels
+    net:nn.Module|None=None,    # network whose features they are, in eval mode; None: pixels
+    layer:str|None=None,        # name of the module whose input is taken; None: the last linear layer
 ) -> torch.Tensor:              # (n, d) float64
-    "What enters the classifier, or the examples themselves."
+    "What enters the classifier (`features_of`), or the examples themselves."
     if net is None: return x.flatten(1).double()
-    if not isinstance(net, nn.Sequential): raise TypeError(f'net must be an nn.Sequential whose last layer is the classifier, got {type(net).__name__}')
-    body = net[:-1].eval()
-    return torch.cat([body(c).flatten(1).double() for c in x.split(1024)])
+    return torch.cat([features_of(net, c, layer).double() for c in x.split(1024)])
 
 # %% ../nbs/18_coresets.ipynb #734df565
 def herd(
@@ -85,18 +88,19 @@ def near_centres(
     return torch.tensor(out)
 
 # %% ../nbs/18_coresets.ipynb #b48eb16f
-def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, **kwargs):
+def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, layer=None, **kw):
     "A set of real examples: of each class those that `pick(features, need)` names."
     def choose(i, need, take):
+        if too_few(i, need): return take(i)
         i = i.sort().values   # whatever order they were dealt in
-        return take(i[pick(features(take(i), net), need)])
-    return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)
+        return take(i[pick(features(take(i), net, layer), need)])
+    return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kw)
 
 @patch(cls_method=True)
 def herding(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class whose mean is near the class's (Welling 2009)."
     return _chosen(cls, data, herd, net, **kwargs)
@@ -105,7 +109,7 @@ def herding(cls:Synthetic,
 def kcenter(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class that leave no other far away (Sener and Savarese 2018)."
     return _chosen(cls, data, k_center, net, **kwargs)
@@ -115,7 +119,7 @@ def nearest(cls:Synthetic,
     data:Data,               # the real set T; only its training split is used
     net:nn.Module|None=None, # network whose features are compared; None: pixels
     seed:int=0,              # of the centres to begin with
-    **kwargs,                # further arguments, with the defaults of `Synthetic.real`: ipc, steps, epochs, lr, inner, ...
+    **kwargs,                # further arguments of `Synthetic.real`: ipc, steps, ...; layer, as in `features`
 ) -> Synthetic:
     "Real examples of each class nearest to its k-means centres."
     return _chosen(cls, data, lambda f, k: near_centres(f, k, seed), net, seed=seed, **kwargs)

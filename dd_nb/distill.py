@@ -397,6 +397,7 @@ def distill(
     if source.fixed: run['weights'] = _looks(source.stored()['params'])
     if checkpoint and getattr(source, 'spec', 0) is None: run['network'] = str(source.state.net if source.fixed else source.net(0) if hasattr(source, 'net') else '')   # of somebody's own, as far as it can be told
     syn.norm = data.norm
+    syn.meta.setdefault('data', data.describe())   # what it is drawn by, on the way
     params = syn.named_parameters()
     own = dict(images=lr, raw_labels=lr if lr_labels is None else lr_labels)
     opt = torch.optim.Adam([dict(params=[p], lr=own.get(k, lr_lrs)) for k,p in params.items()], betas=betas)

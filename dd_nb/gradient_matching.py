@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .batchnorm import norm_stats
 from .data import Siamese
+from .guard import as_real
 from .unroll import loss_fn
 
 # %% ../nbs/13_gradient_matching.ipynb #8b394b84
@@ -25,8 +26,9 @@ def gradient_distance(
 ) -> Tensor:            # scalar
     "How much two gradients differ: layer by layer, as in Zhao et al. (2021), or as a whole."
     if how not in DISTANCES: raise ValueError(f'how must be one of {", ".join(DISTANCES)}, got {how!r}')
-    if how == 'mse': return sum((u - v).square().sum() for u,v in zip(a, b))/sum(v.square().sum() for v in b).clamp(min=1e-12)
-    rows = [(u.flatten(1), v.flatten(1)) for u,v in zip(a, b) if u.dim() > 1]
+    pairs = [(as_real(u), as_real(v)) for u,v in zip(a, b)]
+    if how == 'mse': return sum((u - v).square().sum() for u,v in pairs)/sum(v.square().sum() for _,v in pairs).clamp(min=1e-12)
+    rows = [(u.flatten(1), v.flatten(1)) for (u,v),g in zip(pairs, a) if g.dim() > 1]
     if not rows: raise ValueError("how must be 'mse' for a network without weight matrices, got 'cosine'")
     return sum((1 - (u*v).sum(1)/(u.norm(dim=1)*v.norm(dim=1) + 1e-6)).sum() for u,v in rows)
 

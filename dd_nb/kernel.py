@@ -10,11 +10,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor,nn
-from torch.func import functional_call
+from torch import Tensor
 
 from .synthetic import Synthetic
-from .unroll import State,_kernels,_twin
+from .train import features_of
+from .unroll import State
 
 # %% ../nbs/12_kernel.ipynb #798ca5d5
 def ridge(
@@ -109,29 +109,29 @@ class KernelRidge:
 
 # %% ../nbs/12_kernel.ipynb #d939e68a
 def embed(
-    state:State,  # a network whose structure is an `nn.Sequential` with the classifier last
-    x:Tensor,     # (n, ...) examples
-) -> Tensor:      # (n, d)
-    "What enters the classifier, differentiable in the examples and the weights. Raises TypeError for a network that cannot be cut there."
-    net = _twin(state.net, 'batch' if state.bn == 'batch' else 'eval')
-    if not isinstance(net, nn.Sequential): raise TypeError(f'net must be an nn.Sequential whose last layer is the classifier, got {type(net).__name__}')
-    if state.nets is not None: raise ValueError(f'embed takes one network, got {state.nets} stacked ones')
-    body = net[:-1]
-    names = {n for n,_ in (*body.named_parameters(), *body.named_buffers())}
-    with _kernels(net): return functional_call(body, {k: v for k,v in {**state.params, **state.buffers}.items() if k in names}, (x,)).flatten(1)
+    state:State,          # any network whose logits are made by one linear layer
+    x:Tensor,             # (n, ...) examples
+    layer:str|None=None,  # name of another module, whose input is taken
+) -> Tensor:              # (n, d)
+    """What enters the classifier, differentiable in the examples and the weights: `features_of` of
+    [06b_train](06b_train.ipynb). Raises TypeError for a network that has no such layer."""
+    return features_of(state, x, layer)
 
 class FeatureRidge:
     "The objective of FRePo (Zhou et al. 2022): ridge regression on the features of a network, mostly from an `AgingPool`. S is judged by training networks on it, as by default."
     def __init__(self,
         reg:float=1e-6,       # ridge, as a share of the mean of the kernel's diagonal
         dtype=torch.float64,  # of the kernel and the solution; features are computed as the data are
+        layer:str|None=None,  # name of the module whose input are the features; None: the last linear layer
     ):
         if not 0 <= reg < math.inf: raise ValueError(f'reg must be a number >= 0, got {reg!r}')
-        self.reg,self.dtype = reg,dtype
+        self.reg,self.dtype,self.layer = reg,dtype,layer
 
     def __call__(self, syn, state, batch):
         x,y = batch
         s = syn.images.flatten(0, 1)
-        f,t = embed(state, torch.cat([s, x])).to(self.dtype).split((len(s), len(x)))
+        f,t = embed(state, torch.cat([s, x]), self.layer).to(self.dtype).split((len(s), len(x)))
         return squared_error(ridge(f @ f.T, t @ f.T, centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype), self.reg), y, syn.n_classes)
-    def __repr__(self): return f'FeatureRidge(reg={self.reg:g})'
+    def __repr__(self):
+        layer = f', layer={self.layer!r}' if self.layer else ''
+        return f'FeatureRidge(reg={self.reg:g}{layer})'

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data import READERS,Data,Vectors,_check_device,_check_y,_data_root,_Split,_stratified
+from .data import READERS,Data,Vectors,remarked,_check_device,_check_y,_data_root,_Split,_stratified
+from .readers import read_text,table_rows
 from .networks import ACTS,_known,network
 from .synthetic import Synthetic,_check_count,_seeded
 
@@ -90,13 +91,13 @@ def glove_vectors(
     return Vectors(vocab, torch.tensor([[0.]*dim, *(found[w] for w in vocab[1:])]), f'{Path(path).name}')
 
 # %% ../nbs/11_text.ipynb #3a26b59a
-def _numbered(path, encoding='utf-8'):
-    "Number to line, of those that are not empty."
+def _lines(path, encoding='utf-8'):
+    "The lines that are not empty."
     if not path.is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
-    try: return {i: l for i,l in enumerate(path.read_text(encoding=encoding).split('\n'), 1) if l.strip()}   # splitlines would also split within a sentence
+    try:
+        # splitlines would also split within a sentence
+        return [l for l in path.read_text(encoding=encoding).split('\n') if l.strip()]
     except UnicodeDecodeError as e: raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e})') from e
-
-def _lines(path, encoding='utf-8'): return list(_numbered(path, encoding).values())
 
 TREC = dict(ABBR='abbreviation', DESC='description', ENTY='entity', HUM='human', LOC='location', NUM='number')
 
@@ -161,34 +162,84 @@ def data_from_texts(
     for c in range(max(k, *(int(y.max()) + 1 for _,y in parts))):
         if c >= k or not (y == c).any(): raise ValueError(f'y_train must hold every class from 0 to {k - 1} and y_test no other, got none of class {c} in y_train')
     dev = _check_device(device)
-    return Data(*(_Split(x.to(dev), y.to(dev)) for x,y in parts), name, classes or [str(c) for c in range(k)], v, dtype)
+    splits = [_Split(x.to(dev), y.to(dev)) for x,y in parts]
+    data = Data(*splits, name, classes or [str(c) for c in range(k)], v, dtype)
+    return data if name in TEXTS else remarked(data)   # the known sets are as they are
+
+# %% ../nbs/11_text.ipynb #58b9126d
+_CLASS = {'label', 'labels', 'class', 'class_label', 'category', 'target', 'sentiment', 'polarity', 'topic',
+          'intent', 'y'}
+_TEXT = {'text', 'texts', 'sentence', 'sentences', 'review', 'question', 'content', 'document', 'title',
+         'message', 'tweet', 'utterance', 'comment', 'query', 'x'}
+
+def _columns(rows, header, path):
+    """(classes, sentences) of rows of two cells, the header left out; raises ValueError where the first row
+    may be one"""
+    first,body = rows[0],rows[1:] or rows
+    names = [c.strip().lower() for c in first]
+    # where a header says the class is
+    at = next((j for j in (0, 1) if names[j] in _CLASS and names[1 - j] in _TEXT), None)
+    # there are fewer classes than sentences
+    by_contents = 1 if len({r[1] for r in body}) < len({r[0] for r in body}) else 0
+    c = by_contents if at is None or header is False else at
+    if header is None:
+        alone = all(r[c] != first[c] for r in body)
+        header = alone and (names[c] in _CLASS or names[1 - c] in _TEXT)
+        if alone and not header and len(body) > 1:
+            raise ValueError(f'header must be given for {str(path)!r}: no other line has the class '
+                             f'{first[c]!r} of the first; True if that line names the columns, '
+                             'False if it is a sentence of its own; or take that line out')
+    rows = body if header else rows
+    return [r[c].strip() for r in rows],[r[1 - c].strip() for r in rows]
+
+def _rows(path, sep):
+    "Rows of two cells of a file: a class and a sentence, in either order"
+    if sep is None and path.suffix.lower() == '.csv' or sep not in (None, '\t'): rows = table_rows(path, sep)
+    else:
+        lines = enumerate(read_text(path).split('\n'), 1)
+        rows = [(i, l.rstrip('\r').split('\t', 1)) for i,l in lines if l.strip()]
+    for i,row in rows:
+        if len(row) != 2:
+            raise ValueError(f'{str(path)!r} must hold a class, a tab or comma and a sentence in every line, '
+                             f'not {row[0][:40]!r} as in line {i}')
+    if not rows: raise ValueError(f'{str(path)!r} holds no lines')
+    return [r for _,r in rows]
 
 def load_text(
-    name:str|Path,           # 'trec', 'sst5', 'sst2' or 'imdb'; or a .tsv file with a class and a sentence in every line
+    name:str|Path,           # 'trec', 'sst5', 'sst2', 'imdb'; or a .tsv or .csv file of classes and sentences
     root:str|Path|None=None, # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     length:int|None=None,    # words a sentence; by default 20, 30 for SST-5 and 200 for IMDB
     seed:int=0,              # of the embedding, and of a file's split: three tenths of its lines become the test split
+    header:bool|None=None,   # whether the first line of a file names its columns; None: by contents
+    sep:str|None=None,       # what separates the two columns; None: a tab, or in a .csv file what does
     **kwargs,                # further arguments of `data_from_texts`: embedding, dim, min_count, device, dtype
 ) -> Data:
-    "Sentences by name, or from a file. Raises ValueError for an unknown name or a line without a class, and FileNotFoundError, saying where it looked, for a set that is absent."
+    """Sentences by name, or from a file. Raises ValueError for an unknown name, a line without a class or a
+    first line that may be a header, and FileNotFoundError, saying where it looked, for a set that is
+    absent."""
     path,key = Path(name).expanduser(),str(name).lower().replace('-', '')
-    if path.suffix.lower() == '.tsv' and path.is_file():
-        rows = {i: l.split('\t', 1) for i,l in _numbered(path, 'utf-8-sig').items()}   # some editors begin a file with a mark
-        for i,p in rows.items():
-            if len(p) < 2: raise ValueError(f'{str(path)!r} must hold a class, a tab and a sentence in every line, not {p[0][:40]!r} as in line {i}')
-        pairs = list(rows.values())
-        classes = sorted({c for c,_ in pairs})
-        y = torch.tensor([classes.index(c) for c,_ in pairs])
-        if len(classes) < 2 or len(pairs) < 2*len(classes): raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got {len(classes)} and {len(pairs)} in all')
-        parts = [([pairs[i][1] for i in ix], y[ix]) for ix in _stratified(y, min(round(.3*len(y)), len(y) - len(classes)), seed)]
+    if path.suffix.lower() in ('.tsv', '.csv') and path.is_file():
+        labels,texts = _columns(_rows(path, sep), header, path)
+        classes = sorted(set(labels))
+        y = torch.tensor([classes.index(c) for c in labels])
+        if len(classes) < 2 or len(y) < 2*len(classes):
+            raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got '
+                             f'{len(classes)} and {len(y)} in all')
+        n = min(round(.3*len(y)), len(y) - len(classes))
+        parts = [([texts[i] for i in ix], y[ix]) for ix in _stratified(y, n, seed)]
         return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes, seed=seed, **kwargs)
-    if key not in TEXTS: raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv file, got {str(name)!r}')
+    if key not in TEXTS:
+        raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv or .csv file, got {str(name)!r}')
+    if header is not None or sep is not None:
+        raise ValueError(f'header and sep must be left out for {key!r}, which is read as it is')
     read,default = TEXTS[key]
     (train,y),(test,yt),classes = read(_data_root(root))
     return data_from_texts(train, y, test, yt, length=length or default, name=key, classes=classes, seed=seed, **kwargs)
 
-def _reader(name, root, device, dtype, norm, seed): return load_text(name, root, device=device, dtype=dtype, seed=seed, embedding=norm or 'ppmi')
-READERS.update({k: _reader for k in (*TEXTS, '.tsv')})   # `load_data` knows them now
+def _reader(name, root, device, dtype, norm, seed, length=None):
+    "What `load_data` calls for a set of TEXTS"
+    return load_text(name, root, length, seed, device=device, dtype=dtype, embedding=norm or 'ppmi')
+READERS.update({k: _reader for k in TEXTS})   # `load_data` knows them now
 
 # %% ../nbs/11_text.ipynb #52120800
 class _Blind(nn.Module):

@@ -6,38 +6,42 @@
 __all__ = ['record_experts', 'Experts', 'parameter_distance', 'TrajectoryMatch']
 
 # %% ../nbs/14_trajectory_matching.ipynb #023cc236
-import math
+import math,warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .data import Data,Siamese,progress_bar
-from .inits import RandomInit,_side_by_side,known_net
+from .guard import as_real,placed
+from .inits import RandomInit,_side_by_side,known_net,made_otherwise,network_digest
 from .synthetic import Synthetic,_check_count,read_tensors,write_tensors
 from .networks import _spec_of
+from .train import not_trained,train_on
 from .unroll import State,functional,unroll
 
 # %% ../nbs/14_trajectory_matching.ipynb #d54e13d0
 def _file(folder, i): return Path(folder)/f'expert-{i:04}.safetensors'
 
 def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed):
-    "One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...) float16."
-    g,opt = torch.Generator().manual_seed(seed),torch.optim.SGD(net.train().parameters(), lr, momentum=momentum)
-    kept = [[p.detach().half() for p in net.parameters()]]
-    order = iter(())
-    for t in range(records*every):
-        idx = next(order, None)
-        if idx is None:
-            order = iter(torch.randperm(len(y), generator=g).split(batch_size))   # the next epoch
-            idx = next(order)
-        idx = idx.to(y.device)
-        x_t = x[idx] if augment is None else augment.draw(g)(x[idx])
-        opt.zero_grad(); F.cross_entropy(net(x_t), y[idx]).backward(); opt.step()
-        if (t + 1) % every == 0: kept.append([p.detach().half() for p in net.parameters()])
-    return {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
+    """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...)
+    float16, and its buffers, name -> (1, ...). Raises ValueError for buffers that training changes."""
+    def now(): return [p.detach().half() if p.is_floating_point() else p.detach().clone() for p in net.parameters()]
+    kept,fixed = [now()],{k: v.detach().clone() for k,v in net.named_buffers()}
+    def record(t):
+        if t in (1, records*every):
+            for k,v in net.named_buffers():
+                if not torch.equal(v, fixed[k]):
+                    raise ValueError('make_net must return networks whose buffers training leaves as they are, got '
+                                     f'{k!r}, which it changes: the statistics of BatchNorm are not part of a '
+                                     'trajectory')
+        if t % every == 0: kept.append(now())
+    train_on(net, x, y, steps=records*every, lr=lr, batch_size=batch_size, seed=seed, augment=augment,
+             channels_last=False, opt=partial(torch.optim.SGD, momentum=momentum), schedule=None, record=record)
+    tracks = {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
+    return tracks | {k: v[None] for k,v in fixed.items()}
 
 def record_experts(
     make_net,              # function without arguments that returns a freshly initialised network without BatchNorm
@@ -53,19 +57,26 @@ def record_experts(
     seed:int=0,            # of weights and batches
     progress:bool=True,    # show a progress bar
 ) -> 'Experts':
-    "Train experts and keep where they have been. Cut off, it goes on where it was; raises ValueError for a folder of others."
+    """Train experts and keep where they have been. Cut off, it goes on where it was. Raises ValueError for
+    a folder of others, by training, data or network, and for networks with buffers that training changes;
+    warns of experts that ended in NaN or infinity."""
     for k,v in dict(n=n, records=records, every=every, batch_size=batch_size).items(): _check_count(k, v)
     if not 0 < lr < math.inf or not 0 <= momentum < 1: raise ValueError(f'lr must be a positive number and momentum in [0, 1), got {lr!r} and {momentum!r}')
-    folder,how = Path(folder),dict(data=data.name, examples=len(data.y_train), records=records, every=every, lr=lr, momentum=momentum, batch_size=batch_size, augment=augment and repr(augment), seed=seed)
+    folder = Path(folder)
+    how = dict(data=data.name, examples=len(data.y_train), records=records, every=every, lr=lr,
+               momentum=momentum, batch_size=batch_size, augment=augment and repr(augment), seed=seed, digest=data.digest)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'folder {str(folder)!r} cannot be made: {e.strerror or e}') from e
     source = RandomInit(make_net, seed)
+    how['network'] = network_digest(source.net(0))
     for f in sorted(folder.glob('expert-*.safetensors')):
-        before = read_tensors(f, 'network')[1].get('recorded')
-        if before != how: raise ValueError(f'folder {str(folder)!r} holds experts that were recorded otherwise: {before}, not {how}; name another folder')
+        before = read_tensors(f, 'network')[1].get('recorded') or {}
+        old = 'in a version that kept no digest of their data and network'
+        if other := made_otherwise(before, how) if 'digest' in before else old:
+            raise ValueError(f'folder {str(folder)!r} holds experts that were recorded otherwise: {other}; '
+                             'name another folder')
     missing = [i for i in range(n) if not _file(folder, i).exists()]
-    nets = [source.net(i).to(data.device, data.dtype) for i in missing]
-    if any(True for net in nets for _ in net.buffers()): raise ValueError('make_net must return networks without buffers: the statistics of BatchNorm are not part of a trajectory')
+    nets = [placed(source.net(i), data.device, data.dtype) for i in missing]
     x,y = data.x_train,data.y_train
     with progress_bar(len(missing), 'experts', 'net', show=progress) as bar:
         def one(job):
@@ -73,7 +84,10 @@ def record_experts(
             write_tensors(_file(folder, i), _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed*1_000_003 + i), dict(spec=_spec_of(net), recorded=how), 'network')
             bar.update(1)
         _side_by_side(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())
-    return Experts(folder, make_net, n)
+    experts = Experts(folder, make_net, n)
+    wrong = sum(not all(v[-1].isfinite().all() for v in t.values()) for t in experts.tracks)
+    if wrong: warnings.warn(f'record_experts: {not_trained(wrong, 0, len(experts))}', stacklevel=2)
+    return experts
 
 class Experts:
     "Recorded trainings; `experts(i, t)` is the `i`-th network at its `t`-th record."
@@ -88,10 +102,13 @@ class Experts:
         spec,self.recorded,self.folder = read[0][1].get('spec'),read[0][1].get('recorded'),str(folder)
         if make_net is None and not spec: raise ValueError('make_net must be given: these are networks of your own, whose architecture the files cannot hold')
         self.state = functional(make_net() if make_net else known_net(spec))
-        want = {k: v.shape for k,v in self.state.params.items()}
+        want = {k: v.shape for k,v in {**self.state.params, **self.state.buffers}.items()}
         for f,(t,_) in zip(files, read):
-            if {k: v.shape[1:] for k,v in t.items()} != want or len({len(v) for v in t.values()}) != 1: raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
-        self.tracks = [t for t,_ in read]
+            lengths = {len(t[k]) for k in self.state.params if k in t}
+            if {k: v.shape[1:] for k,v in t.items()} != want or len(lengths) != 1:
+                raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
+        self.tracks = [{k: t[k] for k in self.state.params} for t,_ in read]
+        self.constants = [{k: t[k][0] for k in self.state.buffers} for t,_ in read]   # they may have been drawn
 
     @property
     def records(self) -> int: "Records of an expert, besides the beginning."; return min(len(next(iter(t.values()))) for t in self.tracks) - 1
@@ -102,7 +119,12 @@ class Experts:
         like=None,         # tensor whose device and dtype are wanted
     ) -> State:
         "A network at a moment of its training."
-        return replace(self.state, params={k: v[t].to(self.state.params[k] if like is None else like) for k,v in self.tracks[i].items()})
+        def placed(v, own):
+            if like is None: return v.to(own)
+            return v.to(like) if v.is_floating_point() else v.to(like.device)
+        params = {k: placed(v[t], self.state.params[k]) for k,v in self.tracks[i].items()}
+        buffers = {k: placed(v, self.state.buffers[k]) for k,v in self.constants[i].items()}
+        return replace(self.state, params=params, buffers=buffers)
     def __repr__(self): return f'Experts({len(self)} of {self.records} records)'
 
 # %% ../nbs/14_trajectory_matching.ipynb #bb31ef06
@@ -111,7 +133,7 @@ def parameter_distance(
     b:State,  # where it should be
 ) -> Tensor:  # scalar
     "Squared distance of two networks' weights."
-    return sum((a.params[k] - b.params[k]).square().sum() for k in b.params)
+    return sum(as_real(a.params[k] - b.params[k]).square().sum() for k in b.params)
 
 class TrajectoryMatch:
     "The objective of Cazenavette et al. (2022): the squared distance of a student, trained by the whole schedule of S, from where an expert was, over that which the expert went."

@@ -23,7 +23,7 @@ from torch.func import functional_call,vmap
 
 from .batchnorm import norm_layers,norm_stats,set_mode
 from .data import _ticking
-from .guard import (NOISE,called,check_door,check_kind,check_logits,check_twice,copied,differentiable,drawing,kernels,
+from .guard import (NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing,dtype_for,kernels,
                          known_layers,leaves_of,plain,readied)
 from .networks import _spec_of
 from .synthetic import Inner,Synthetic,_check_count
@@ -108,9 +108,7 @@ class State:
 
     def to(self, device=None, dtype=None) -> 'State':
         "A copy on another device or with another floating-point dtype; complex tensors get the complex one of that precision."
-        def moved(v):
-            kind = None if dtype is None else dtype if v.is_floating_point() else dtype.to_complex() if v.is_complex() else None
-            return v.to(device=device, dtype=kind)
+        def moved(v): return v.to(device=device, dtype=dtype_for(v, dtype))
         def f(d): return {k: moved(v) if torch.is_tensor(v) else f(v) if isinstance(v, dict) else v for k,v in d.items()}
         return replace(self, params=f(self.params), buffers=f(self.buffers), opt=f(self.opt))
 
@@ -156,8 +154,6 @@ def can_stack(
 ) -> bool:
     "Whether networks of this structure can be trained as one: vmap knows no recurrent layers."
     return not any(isinstance(m, nn.RNNBase) for m in net.modules())
-
-_drawing,_NOISE,_forward,_kernels,_check_logits,_check_width = drawing,NOISE,called,kernels,check_logits,None   # TEMP
 
 # %% ../nbs/06_unroll.ipynb #d48945a7
 def loss_fn(
@@ -240,7 +236,6 @@ def _check_sound(plan, x, syn=None, twice=False):
             _TWICE.add(net)
     _check_eps(plan.inner, state.params)
     if syn is not None: check_width(_FACTS[net].width, syn.n_classes, syn.labels.is_floating_point())
-_check_width = check_width   # TEMP
 
 # %% ../nbs/06_unroll.ipynb #48037510
 def _enclosed(plan, x):

@@ -116,15 +116,20 @@ def recipe_objective(
     kw = dict(recipe.unroll)
     if kw.get('augment') == 'standard': kw['augment'] = standard_augment(data)
     if recipe.experts:
-        folder = Path(pools or 'out/pools')/'-'.join(map(str, ('experts', data.name, *recipe.net.values(), *(f'{k}{v}' for k,v in recipe.experts.items() if k != 'n'), f's{seed}')))
+        how = (f'{k}{v}' for k,v in recipe.experts.items() if k != 'n')
+        which = 'experts',data.name,*recipe.net.values(),*how,f's{seed}',data.digest[:8]
+        name = '-'.join(map(str, which))
+        folder = Path(pools or 'out/pools')/name
         kw['experts'] = record_experts(_net_fn(recipe, data), data, folder, seed=seed, progress=progress, **recipe.experts)
     return OBJECTIVES[recipe.objective](**kw)
 
 def _finished(objective, syn): "S as it is to be used."; return objective.finished(syn) if hasattr(objective, 'finished') else syn
 
 def _results(objective, syn, source, data, n):
-    "Test accuracies, or what the objective has in their place, and what else it reports."
-    return objective.results(syn, source, data, n) if hasattr(objective, 'results') else (evaluate(syn, source, data, n_nets=n).all,{})
+    "The score, or what the objective has in the place of accuracies, and what else it reports."
+    if not hasattr(objective, 'results'): return evaluate(syn, source, data, n_nets=n),{}
+    each,more = objective.results(syn, source, data, n)
+    return Score(tuple(each)),more
 
 # %% ../nbs/19_zoo.ipynb #a6ca38e8
 _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to choose by, fifty to judge by
@@ -259,11 +264,10 @@ def reproduce(
     history = distill(syn, source, data, objective, seed=seed, progress=progress, cbs=cbs, checkpoint=checkpoint, **{**recipe.distill, **changes})
     if Ranks().rank: return syn,history,None
     syn = _finished(objective, syn)
-    each,more = _results(objective, syn, source, data, recipe.n_nets)
-    score = Score(tuple(each))
+    score,more = _results(objective, syn, source, data, recipe.n_nets)
     if poolsize: changes = dict(changes, poolsize=poolsize)
     syn.meta |= dict(recipe=asdict(recipe), changes=changes, threads=torch.get_num_threads(),
-                     test=dict(mean=score.mean, std=score.std, networks=len(score.all), **more), curve=_curve(history))
+                     test=dict(score.facts(), **more), curve=_curve(history))
     return syn,history,score
 
 def nearest_neighbour(
@@ -298,7 +302,7 @@ def baselines(
     valid,few,real_ones = split_validation(data, seed=seed),min(recipe.n_nets, 8),'random real images' if len(data.shape) == 3 else 'random real sentences' if len(data.shape) == 2 else 'random real examples'
     recipe = replace(recipe, labels={})   # real examples keep their labels
     def start(kind, seed=seed): return _finished(objective, recipe_start(replace(recipe, start=kind), data, seed))
-    def score(s): return Score(tuple(_results(objective, s, source, data, recipe.n_nets)[0]))
+    def score(s): return _results(objective, s, source, data, recipe.n_nets)[0]
     def tuned(kind): return start(kind) if hasattr(objective, 'results') else tune_lr(start(kind), source, data, n_nets=few)   # another judge knows no step sizes
     def chosen(s): return objective.judge(s, None, valid) if hasattr(objective, 'results') else evaluate(s, source, valid, few, seed=-1 - seed).mean
     states,before = judges(source.to(data.device), recipe.n_nets),'no adaptation' if recipe.pool else 'untrained'

@@ -85,6 +85,37 @@ def test_evaluate_of_what_others_made(ten, tmp_path, here):
     a, b = (here('dd_evaluate', f, *args, '--protocol', 'plain', '--json', tmp_path/'a.json') for f in (tmp_path/'peer.pt', path))
     assert a.returncode == b.returncode == 0, a.stderr + b.stderr
     assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
+    r = here('dd_evaluate', tmp_path/'peer.pt', '--data', 'digits', '--protocol', 'own')
+    assert r.returncode == 2 and "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'" in r.stderr
+
+
+def test_evaluate_asks_what_soft_labels_are(ten, tmp_path, here):
+    "A teacher's logits are no distributions; as plain targets they are judged by squared error."
+    path, _ = ten
+    s = Synthetic.load(path)
+    torch.save(s.images.detach()[0], tmp_path/'images_best.pt')
+    torch.save(9*torch.eye(10)[s.labels[0]] - 1, tmp_path/'labels_best.pt')
+    args = 'dd_evaluate', tmp_path/'images_best.pt', '--data', 'digits', '--archs', 'MLP', '--nets', 1, '--epochs', 2, '--quiet'
+    r = here(*args)
+    assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and "labelsare must say what the labels are, 'logits'" in r.stderr
+    r = here(*args, '--labelsare', 'nonsense')
+    assert r.returncode == 2 and 'labelsare must be one of auto, plain, logits, probabilities' in r.stderr
+    for how, loss in (('logits', 'cross_entropy'), ('plain', 'squared_error')):
+        r = here(*args, '--labelsare', how, '--json', tmp_path/'a.json')
+        assert r.returncode == 0 and json.loads((tmp_path/'a.json').read_text())['protocol']['loss'] == loss, r.stderr
+
+
+def test_evaluate_by_the_steps_of_another_file(ten, tmp_path, here):
+    "A list of (images, labels, step size) is trained on as our own file is: the same score to the last digit."
+    path, _ = ten
+    s = Synthetic.load(path)
+    torch.save([(*(t.detach() for t in s.batch(i)[:2]), s.lrs[i:i+1].detach()) for i in range(s.n_steps)], tmp_path/'results.pth')
+    args = '--archs', 'MLP', '--nets', 2, '--quiet', '--data', 'digits'
+    a, b = (here('dd_evaluate', f, *args) for f in (tmp_path/'results.pth', path))
+    assert a.returncode == b.returncode == 0, a.stderr + b.stderr
+    assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
+    r = here('dd_evaluate', tmp_path/'results.pth', '--data', 'digits')
+    assert r.returncode == 2 and 'pool or archs must be given' in r.stderr
 
 
 def test_show(ten, tmp_path):
@@ -177,7 +208,7 @@ BAD = [
     (('dd_evaluate', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_evaluate', 'nowhere.pt', '--data', 'digits'), "there is no file 'nowhere.pt'"),
     (('dd_evaluate', 'nowhere.pt'), 'data must be given'),
-    (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'"),
+    (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), 'data must be given'),
     (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of own, plain, tuned, augmented, got 'best'"),
     (('dd_evaluate', 'mnist-fixed-10', '--compare'), 'protocol must be one of plain, tuned, augmented for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
@@ -416,3 +447,40 @@ def test_architectures_with_a_comma_and_files_from_others_editors(ten, tmp_path,
 def test_a_reader_that_has_seen_enough(tmp_path):
     r = subprocess.run(f'{Path(sys.executable).parent/"dd_reproduce"} | head -1', shell=True, capture_output=True, text=True)
     assert r.stdout.startswith('demo') and r.stderr == ''
+
+
+def test_the_data_of_a_set_are_known_by_their_contents(tmp_path, here):
+    "A folder of the same name, classes and numbers, in which one image has changed; a whitened set finds its data again."
+    from torchvision.utils import save_image
+    g = torch.Generator().manual_seed(0)
+    for c in range(2):
+        (tmp_path/'set'/f'class{c}').mkdir(parents=True)
+        for i in range(9): save_image(torch.rand(1, 8, 8, generator=g), tmp_path/'set'/f'class{c}'/f'{i}.png')
+    for out, more in (('plain.safetensors', ()), ('white.safetensors', ('--zca',))):
+        assert here('dd_distill', 'set', '--net', 'MLP', '--iters', 1, '--batch', 8, '--quiet', '--out', out, *more, cwd=tmp_path).returncode == 0
+        r = here('dd_evaluate', out, '--nets', 2, '--quiet', cwd=tmp_path)
+        assert r.returncode == 0, r.stderr
+    save_image(torch.zeros(1, 8, 8), tmp_path/'set'/'class0'/'0.png')
+    r = here('dd_evaluate', 'plain.safetensors', '--nets', 2, '--quiet', cwd=tmp_path)
+    assert r.returncode == 2 and r.stderr == "error: data must be the path of what plain.safetensors was made for: here 'set' has other contents, classes, split or normalisation\n"
+    r = here('dd_evaluate', 'plain.safetensors', '--nets', 2, '--quiet', '--data', 'set', cwd=tmp_path)
+    assert r.returncode == 0 or 'another normalisation' in r.stderr   # who names the data knows
+
+
+def test_commands_say_what_came_of_the_networks(tmp_path, here):
+    "Networks that ended in NaN or answer one class, and balanced accuracy where classes differ in size: with the score, and in the JSON file."
+    x, y = torch.randn(20, 1, 8, 8), torch.arange(20) % 10
+    torch.save((1e20*x, y), tmp_path/'far.pt')
+    r = here('dd_evaluate', tmp_path/'far.pt', '--data', 'digits', '--size', 8, '--archs', 'MLP', '--nets', 2, '--epochs', 4, '--json', tmp_path/'far.json', '--scale', 'normalised')
+    assert r.returncode == 0 and '; 2 of 2 networks ended in NaN or infinity)' in r.stdout and r.stderr == ''
+    s = json.loads((tmp_path/'far.json').read_text())['scores']['far.pt']['MLP']
+    assert s['diverged'] == 2 and s['constant'] == 0 and 0 < s['balanced'] < .2 and s['largest'] is None
+    from torchvision.utils import save_image
+    for c, n in enumerate((40, 8, 4)):
+        (tmp_path/'skew'/f'class{c}').mkdir(parents=True)
+        for i in range(n): save_image(torch.rand(1, 8, 8), tmp_path/'skew'/f'class{c}'/f'{i}.png')
+    r = here('dd_distill', 'skew', '--net', 'MLP', '--iters', 1, '--batch', 8, '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and re.search(r'test Score\(.*; balanced \d+\.\d+%.*; always answering the largest class would score', r.stdout), r.stdout
+    assert {'balanced', 'largest'} < set(Synthetic.load(tmp_path/'distilled.safetensors').meta['test'])
+    r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--init', 'pretrained', '--poolsize', 3, '--poolepochs', 1, '--iters', 1, '--quiet', '--pool', tmp_path/'pool', '--seed', 1, cwd=tmp_path)
+    assert r.returncode == 0 and r.stderr == ''

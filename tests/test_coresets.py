@@ -86,7 +86,8 @@ def test_test_labels_and_images_play_no_part(data):
 def test_bad_input(data):
     with pytest.raises(ValueError, match="name must be one of real, means.*got 'best'"): coreset('best', data)
     with pytest.raises(ValueError, match='ipc . steps must be at most'): coreset('herding', data, ipc=500)
-    with pytest.raises(TypeError, match='net must be an nn.Sequential'): Synthetic.herding(data, net=torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r'net must take examples of shape \(1, 8, 8\), got Linear'): Synthetic.herding(data, net=torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match='net must end in one linear layer'): Synthetic.herding(data, net=torch.nn.Flatten())
     assert all(hasattr(Synthetic, s) for s in STARTS)
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from dd_nb.data import data_from_tensors, load_data
+from dd_nb.distill import distill
 from dd_nb.evaluate import Score, accuracy, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import LeNet, Logistic
@@ -88,3 +89,20 @@ def test_a_core_each_and_as_one_are_the_same(data):
         assert s.opt['n'] == alone.opt['n'] == 3
         for k, v in alone.params.items(): assert torch.allclose(s.params[k], v, rtol=1e-8, atol=1e-10)
         for k, v in alone.opt['m'].items(): assert torch.allclose(s.opt['m'][k], v, rtol=1e-8, atol=1e-12)
+
+
+def test_data_by_name_must_be_those_the_set_was_made_for(data, monkeypatch):
+    "The digest that a set keeps of its data decides, not their name; older sets keep none, and then classes and numbers do."
+    import dd_nb.evaluate as E
+    source, syn = FixedInit(Logistic(data.shape, 10, seed=0)), Synthetic.means(data)
+    distill(syn, source, data, iters=1, n_valid=0, keep='last', progress=False)
+    assert syn.meta['data']['digest'] == data.digest and evaluate(syn).all == evaluate(syn, source, data).all
+    g = torch.Generator().manual_seed(0)
+    def other(n=0): return data_from_tensors(data.raw_train, data.y_train, data.raw_test[n:], data.y_test[torch.randperm(540, generator=g)][n:], name='digits', classes=data.classes, norm=syn.norm)
+    monkeypatch.setattr(E, 'load_data', lambda *a, **kw: other())
+    with pytest.raises(ValueError, match="data must be given, those that the set was made for: 'digits' as it is loaded here has other contents"): evaluate(syn)
+    assert evaluate(syn, None, other()).mean < .5   # who hands them over knows
+    del syn.meta['data']['digest']
+    assert evaluate(syn).mean < .5
+    monkeypatch.setattr(E, 'load_data', lambda *a, **kw: other(1))
+    with pytest.raises(ValueError, match='data must be given'): evaluate(syn)

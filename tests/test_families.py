@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import nn
 
 from dd_nb.bench import families, plot_families, print_families
 from dd_nb.cli import dd_reproduce
-from dd_nb.data import Siamese, load_data, split_validation, standard_augment
+from dd_nb.data import Siamese, data_from_tensors, load_data, split_validation, standard_augment
 from dd_nb.distill import distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.evaluate import PROTOCOLS, Protocol, accuracy
@@ -20,7 +21,7 @@ from dd_nb.gradient_matching import GradientMatch, by_class, gradient_distance
 from dd_nb.inits import AgingPool, RandomInit, judges
 from dd_nb.kernel import FeatureRidge, KernelRidge, centred, embed, fc_kernel, ridge
 from dd_nb.networks import MLP, ConvNet
-from dd_nb.synthetic import Synthetic
+from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
 from dd_nb.trajectory_matching import Experts, TrajectoryMatch, parameter_distance, record_experts
 from dd_nb.unroll import functional, loss_fn, trained
 from dd_nb.zoo import OBJECTIVES, RECIPES, baselines, family_recipe, get_recipe, reproduce
@@ -130,7 +131,9 @@ def test_embed(data):
     class Own(nn.Module):
         def __init__(self): super().__init__(); self.l = nn.Linear(64, 10)
         def forward(self, x): return self.l(x.flatten(1))
-    with pytest.raises(TypeError, match='nn.Sequential'): embed(functional(Own()), x)
+    own = Own()
+    assert torch.equal(embed(functional(own), x), x.flatten(1))
+    with pytest.raises(TypeError, match='net must end in one linear layer'): embed(functional(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))), x)
 
 def test_frepo_with_a_pool(data):
     syn = Synthetic.means(data, epochs=20, lr=.02, inner='momentum').softened('smoothed', 'softmax')
@@ -238,6 +241,49 @@ def test_experts_refuse(data, tmp_path):
     with pytest.raises(ValueError, match='folder'): record_experts(lambda seed=None: smooth(data, seed), data, tmp_path/'f'/'g', n=1)
     record_experts(lambda seed=None: smooth(data, seed), data, tmp_path/'o', n=1, records=1, every=1, progress=False)
     with pytest.raises(ValueError, match='fit'): Experts(tmp_path/'o', lambda: MLP(data.shape, 10))
+
+class Placed(nn.Module):
+    "With position numbers and frequencies that are drawn at its start, none of which training changes; with `counts`, a counter that it does."
+    def __init__(self, counts=False):
+        super().__init__()
+        self.inner,self.counts = nn.Linear(64, 10),counts
+        self.register_buffer('ids', torch.arange(64)[None])
+        self.register_buffer('w', torch.rand(64) + .5)
+        self.register_buffer('n', torch.zeros((), dtype=torch.long))
+    def forward(self, x):
+        if self.training and self.counts: self.n += 1
+        return self.inner(x.flatten(1).gather(1, self.ids.expand(len(x), -1))*self.w)
+
+def test_experts_with_constant_buffers(data, tmp_path):
+    "Each expert keeps its own; training leaves them as they are."
+    experts = record_experts(Placed, data, tmp_path/'e', n=2, records=2, every=5, lr=.05, progress=False)
+    source = RandomInit(Placed, 0)
+    for i in range(2): assert torch.equal(experts(i, 1).buffers['w'], source.net(i).w) and experts(i, 1).buffers['ids'].dtype == torch.long
+    assert not torch.equal(experts(0, 0).buffers['w'], experts(1, 0).buffers['w'])
+    again = Experts(tmp_path/'e', Placed)
+    assert torch.equal(again(1, 2).buffers['w'], experts(1, 2).buffers['w']) and accuracy(experts(0, 2), data) > accuracy(experts(0, 0), data) + .1
+    syn = Synthetic.real(data, epochs=3, lr=.02)
+    match = TrajectoryMatch(experts, span=1, max_start=1)
+    start,target = match.stretch(replace(experts.state, seed=1), syn.images)
+    want = parameter_distance(trained(syn, start), target)/parameter_distance(start, target)
+    assert match(syn, replace(experts.state, seed=1)).item() == pytest.approx(want.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="buffers training leaves as they are, got 'n', which it changes"): record_experts(lambda: Placed(True), data, tmp_path/'n', n=1, records=1, every=2, progress=False)
+    assert not list((tmp_path/'n').iterdir())
+
+def test_experts_of_other_data_or_networks_are_refused(data, tmp_path):
+    how = dict(n=1, records=1, every=2, progress=False)
+    def make(): return smooth(data, None)
+    record_experts(make, data, tmp_path, **how)
+    white,flipped = load_data('digits', size=8, zca=True),data_from_tensors(data.raw_train.flip(3), data.y_train, data.raw_test, data.y_test, name='digits', classes=data.classes, norm=data.norm)
+    for other in (white, flipped):
+        with pytest.raises(ValueError, match='holds experts that were recorded otherwise: data of other contents, classes, split or normalisation; name another folder'): record_experts(make, other, tmp_path, **how)
+    with pytest.raises(ValueError, match='recorded otherwise: a network of another structure'): record_experts(lambda: MLP(data.shape, 10), data, tmp_path, **how)
+    with pytest.raises(ValueError, match='recorded otherwise: lr 0.01, not 0.02;'): record_experts(make, data, tmp_path, lr=.02, **how)
+    f, = tmp_path.iterdir()
+    tensors,head = read_tensors(f, 'network')
+    write_tensors(f, tensors, dict(spec=head['spec'], recorded={k: v for k,v in head['recorded'].items() if k not in ('digest', 'network')}), 'network')
+    with pytest.raises(ValueError, match='in a version that kept no digest'): record_experts(make, data, tmp_path, **how)
+    with pytest.raises(ValueError, match="draw its random numbers from torch's own generator"): record_experts(lambda: MLP(data.shape, 10, hidden=(int(np.random.randint(5, 5000)),)), data, tmp_path/'x', **how)
 
 def test_trajectory_match(data, experts):
     match = TrajectoryMatch(experts, span=2, max_start=2)

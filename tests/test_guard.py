@@ -517,3 +517,24 @@ def test_real_loss_in_chunks_refuses_a_network_that_encloses_a_learned_tensor(da
     state, batch = functional(Scaled()), data.batch(200, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match='chunk must be None for a network that uses learned tensors of elsewhere, got Scaled'): real_loss(state, *batch)
     assert real_loss(state, *batch, chunk=None).requires_grad
+
+
+def test_complex_weights_stay_complex_wherever_networks_are_moved_kept_and_compared(data, tmp_path):
+    from dd_nb.gradient_matching import gradient_distance
+    from dd_nb.inits import AgingPool, pretrain
+    from dd_nb.trajectory_matching import parameter_distance, record_experts
+    class Free(Fourier):
+        def __init__(self): nn.Module.__init__(self); self.w, self.out = nn.Parameter(torch.randn(4, dtype=torch.complex64)), nn.Linear(6, 3)
+    pool = pretrain(Free, data, tmp_path/'pool', 3, 1, progress=False)
+    experts = record_experts(Free, data, tmp_path/'experts', 1, records=2, every=2, progress=False)
+    for s in (pool.states[0], experts(0, 2)): assert s.params['w'].dtype == torch.complex64 and s.params['w'].imag.abs().max() > 0
+    a, b = functional(Fourier()), functional(Free())
+    want = sum((a.params[k] - b.params[k]).abs().square().sum() for k in a.params)
+    assert parameter_distance(a, b).item() == pytest.approx(want.item()) and not parameter_distance(a, b).is_complex()
+    g, h = ([p for p in s.params.values()] for s in (a, b))
+    assert gradient_distance(g, h, 'mse').item() == pytest.approx(want.item()/sum(v.abs().square().sum().item() for v in h), rel=1e-5)
+    ageing = AgingPool(RandomInit(Free, 0), size=2, seed=0)
+    ageing.draw(1); ageing.age(syn_of(data))
+    again = AgingPool(RandomInit(Free, 0), size=2, seed=0)
+    again.load_state_dict(ageing.state_dict())
+    for s, t in zip(ageing.states, again.states): assert all(torch.equal(v, t.params[k]) and v.dtype == t.params[k].dtype for k, v in s.params.items())

@@ -1,13 +1,17 @@
 "Sources of networks."
+import random
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from dd_nb.data import load_data
+from dd_nb.data import Data, data_from_tensors, load_data
 from dd_nb.distill import distill
 from dd_nb.evaluate import accuracy, evaluate, stored_source, tune_lr
 from dd_nb.inits import AgingPool, FixedInit, Mixture, PretrainedPool, RandomInit, judges, pretrain, stored_init
 from dd_nb.networks import MLP, ConvNet, LeNet
-from dd_nb.synthetic import Synthetic
+from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
 
 
 def first(state): return next(iter(state.params.values()))
@@ -75,6 +79,84 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match='use lambda'): RandomInit(make())
 
 
+# --- equal seeds, equal networks; other seeds, others
+
+def by_numpy():
+    net = nn.Linear(4, 3)
+    with torch.no_grad(): net.weight.copy_(torch.as_tensor(np.random.randn(3, 4)))
+    return net
+
+
+def by_python():
+    net = nn.Linear(4, 3)
+    with torch.no_grad(): net.weight[0, 0] = random.random()
+    return net
+
+
+def a_buffer_by_numpy():
+    net = nn.Linear(4, 3)
+    net.register_buffer('frequencies', torch.as_tensor(np.random.randn(4)))
+    return net
+
+
+def seeded_inside():
+    torch.manual_seed(5)
+    return nn.Linear(4, 3)
+
+
+def zeros():
+    net = nn.Linear(4, 3)
+    for p in net.parameters(): nn.init.zeros_(p)
+    return net
+
+
+one = nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize('make_net', [by_numpy, by_python, a_buffer_by_numpy])
+def test_numbers_from_other_generators_are_told_at_once(make_net):
+    with pytest.raises(ValueError, match="make_net must draw its random numbers from torch's own generator, got two networks that differ after one seed"): RandomInit(make_net, 0).draw(1)
+
+
+@pytest.mark.parametrize('make_net', [lambda: one, seeded_inside, zeros, lambda: MLP((4,), 3, seed=1)], ids=['one', 'seeded inside', 'zeros', 'a seed'])
+def test_one_network_for_all_seeds_is_told_at_once(make_net, digits, tmp_path):
+    for f in (lambda: RandomInit(make_net, 0).draw(1), lambda: RandomInit(make_net, 0).held_out(1).draw(1), lambda: RandomInit(make_net, 3).net(7),
+              lambda: AgingPool(RandomInit(make_net), size=2, seed=0).draw(1), lambda: Mixture(RandomInit(make_net, 0), RandomInit(make, 0)).draw(2),
+              lambda: pretrain(make_net, digits, tmp_path, n=3)):
+        with pytest.raises(ValueError, match=r'make_net must return another network for each seed.*FixedInit\(net\)$'): f()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_random_in_any_way_is_taken():
+    "In its buffers alone, in its width, or one module that is initialised anew each time."
+    def fourier():
+        net = zeros()
+        net.register_buffer('frequencies', torch.randn(4))
+        return net
+    a, b = RandomInit(fourier, 0).draw(2)
+    assert not torch.equal(a.buffers['frequencies'], b.buffers['frequencies'])
+    assert len(RandomInit(lambda: nn.Linear(4, int(torch.randint(2, 9, ()))), 0).draw(5)) == 5
+    def anew(): one.reset_parameters(); return one
+    source = RandomInit(anew, 0)
+    a, b = source.draw(2)
+    assert not torch.equal(first(a), first(b)) and source.net(0) is not one and torch.equal(next(source.net(0).parameters()), first(a))
+
+
+def test_a_source_is_looked_at_once():
+    made = []
+    def make_net(): made.append(1); return nn.Linear(4, 3)
+    source = RandomInit(make_net, 0)
+    source.draw(2); source.draw(3); source.held_out(0).draw(1); source.to(dtype=torch.float64).draw(1)
+    assert len(made) == 7 + 3
+    with pytest.raises(TypeError, match='make_net must return a torch.nn.Module, got int'): RandomInit(lambda: 3, 0).draw(1)
+    with pytest.raises(ValueError, match="must return a network that has seen a batch before, got the uninitialised 'weight'"): RandomInit(lambda: nn.LazyLinear(3), 0).draw(1)
+    def marked():
+        net = nn.Linear(4, 3)
+        net.register_buffer('unknown', torch.tensor(float('nan')))
+        return net
+    assert len(RandomInit(marked, 0).draw(2)) == 2
+
+
 # --- pre-trained networks
 
 @pytest.fixture(scope='module')
@@ -106,6 +188,51 @@ def test_training_goes_on_where_it_stopped(digits, pool, tmp_path):
     assert all(torch.allclose(first(a), first(b), atol=1e-5) for a, b in zip(again.states, pool.states))
     with pytest.raises(ValueError, match='holds networks that were trained otherwise'): pretrain(small, digits, tmp_path, n=6, **{**how, 'epochs': 4})
     assert sorted(f.name for f in tmp_path.iterdir()) == [f'net-{i:05}.safetensors' for i in range(6)]   # nothing half-written lies about
+
+
+def like(data, raw=None, norm=None, y=None):
+    "Data of the same name and shape, and otherwise as given."
+    return data_from_tensors(data.raw_train if raw is None else raw, data.y_train if y is None else y, data.raw_test, data.y_test, name=data.name, classes=data.classes, norm=norm)
+
+
+HOW = dict(n=3, epochs=1, batch_size=64, progress=False)
+
+
+def test_a_pool_of_other_data_is_refused(digits, tmp_path):
+    "The name alone is the same: whitened, other images, other labels, another order of the classes."
+    pretrain(small, digits, tmp_path, **HOW)
+    pretrain(small, load_data('digits', size=8), tmp_path, **HOW)
+    pretrain(small, digits.to(dtype=torch.float32), tmp_path, **HOW)
+    swapped = Data(digits._train, digits._test, digits.name, digits.classes[::-1], digits.norm, digits.dtype)
+    for other in (load_data('digits', size=8, zca=True), like(digits, digits.raw_train.flip(3)), like(digits, y=digits.y_train.roll(1)), swapped):
+        with pytest.raises(ValueError, match='holds networks that were trained otherwise: data of other contents, classes, split or normalisation; name another folder$'): pretrain(small, other, tmp_path, **HOW)
+    with pytest.raises(ValueError, match='trained otherwise: lr 0.001, not 0.002; name'): pretrain(small, digits, tmp_path, lr=.002, **HOW)
+
+
+@pytest.mark.parametrize('other', [lambda: MLP((1, 8, 8), 10, hidden=(17,)), lambda: MLP((1, 8, 8), 10, hidden=(16,), act='tanh'), lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))], ids=['width', 'activation', 'own'])
+def test_a_pool_of_another_network_is_refused_before_it_is_trained(digits, tmp_path, other):
+    pretrain(small, digits, tmp_path, **HOW)
+    with pytest.raises(ValueError, match='trained otherwise: a network of another structure; name another folder'): pretrain(other, digits, tmp_path, **{**HOW, 'n': 4})
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_pool_without_digests_is_judged_again(digits, tmp_path):
+    "Folders of before: taken where the networks still have the accuracy that is recorded with them."
+    pool = pretrain(small, digits, tmp_path, **HOW)
+    for f in tmp_path.iterdir():
+        tensors, head = read_tensors(f, 'network')
+        head['trained'] = {k: v for k, v in head['trained'].items() if k not in ('digest', 'network')}
+        write_tensors(f, tensors, {k: v for k, v in head.items() if k in ('spec', 'accuracy', 'trained')}, 'network')
+    again = pretrain(small, digits, tmp_path, **HOW)
+    assert again.accuracies == pool.accuracies and 'digest' not in again.trained and again.diverged == again.constant == 0
+    with pytest.raises(ValueError, match='trained otherwise: an accuracy of .* on data where they have'): pretrain(small, load_data('digits', size=8, zca=True), tmp_path, **HOW)
+    with pytest.raises(ValueError, match='a network of another structure'): pretrain(lambda: MLP((1, 8, 8), 10, hidden=(17,)), digits, tmp_path, **HOW)
+    more = pretrain(small, digits, tmp_path, **{**HOW, 'n': 4})   # the fourth has digests
+    assert len(more) == 4 and more.describe()['trained'] == again.trained
+
+
+def test_a_pool_says_what_it_was_trained_on(digits, pool):
+    assert pool.describe()['trained']['digest'] == digits.digest and pool[0].describe()['net'] == pool.spec
 
 
 def test_draws_of_a_pool(pool):
@@ -195,6 +322,42 @@ def test_only_what_was_drawn_ages(digits):
     assert sum(pool.ages) == 2
     with pytest.raises(ValueError, match='n must be at most 5'): pool.draw(6)
     with pytest.raises(ValueError, match='source must be one that draws fresh networks'): AgingPool(FixedInit(small()))
+
+
+def dropped(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(.5), nn.Linear(16, 10))
+
+
+def test_an_aging_pool_with_dropout_has_one_result_a_seed_and_is_taken_up_bit_for_bit(digits):
+    syn = Synthetic.real(digits, ipc=2)
+    def new(seed=0): return AgingPool(RandomInit(dropped, seed=3), size=3, max_age=6, steps=2, lr=.1, inner='momentum', batch_size=8, seed=seed)
+    def go(pool, n):
+        for _ in range(n): pool.draw(2); pool.age(syn)
+        return torch.cat([p.flatten() for s in pool.states for p in s.params.values()])
+    torch.manual_seed(0); a = go(new(), 6)
+    torch.manual_seed(1); b = go(new(), 6)
+    assert torch.equal(a, b) and not torch.equal(a, go(new(1), 6))
+    half = new()
+    go(half, 3)
+    saved = half.state_dict()
+    torch.manual_seed(2)
+    rest = new()
+    rest.load_state_dict(saved)
+    assert torch.equal(go(rest, 3), a) and all(s.seed is None for s in rest.draw(2))
+
+
+def test_a_run_with_an_aging_pool_and_dropout_is_taken_up_bit_for_bit(digits, tmp_path):
+    def run(iters_seen, folder):
+        syn = Synthetic.real(digits, ipc=1)
+        class Stop:
+            def after_step(self, loop):
+                if loop.it == iters_seen: raise KeyboardInterrupt
+        source = AgingPool(RandomInit(dropped, seed=3), size=2, max_age=3, steps=1, lr=.1)
+        try: distill(syn, source, digits, iters=6, every=2, batch_size=32, n_eval=1, progress=False, checkpoint=folder, cbs=[Stop()])
+        except KeyboardInterrupt: pass
+        return syn.images.detach()
+    torch.manual_seed(0); whole = run(None, tmp_path/'a')
+    torch.manual_seed(1); run(4, tmp_path/'b')
+    torch.manual_seed(2); assert torch.equal(run(None, tmp_path/'b'), whole)
 
 
 def test_what_chooses_never_judges(digits):

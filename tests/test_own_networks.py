@@ -201,7 +201,7 @@ def test_what_is_no_table_of_logits_is_refused(data, out):
     class Net(Two):
         def forward(self, x): return out(super().forward(x))
     refused(Net(), data, r'net must return logits of shape \(n, classes\)')
-    with pytest.raises(ValueError, match='net must return logits'): benchmark(real(data), data, Net, Protocol(epochs=1), 1)
+    with pytest.raises(ValueError, match='net must return logits'): benchmark(real(data), data, FixedInit(Net()), Protocol(epochs=1), 1)
 
 
 def test_a_logit_for_each_class(data):
@@ -257,7 +257,10 @@ def test_auto_picks_for_each_set_by_its_memory(data):
 def test_nothing_is_kept_of_networks_that_have_gone(data):
     import gc
     syn, batch = real(data), data.batch(20, torch.Generator())
-    def draw(): return Two(lambda x: torch.tanh(x))   # a closure: such networks share nothing
+    def draw():
+        net = Two(lambda x: torch.tanh(x))   # a closure: such networks share nothing
+        net.a.reset_parameters()
+        return net
     for s in RandomInit(draw, 0).draw(5): unroll(syn, s, lambda t: loss_fn(t(batch[0]), batch[1]))
     del s
     gc.collect()

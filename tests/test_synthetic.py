@@ -2,6 +2,7 @@
 import json
 import math
 import struct
+import warnings
 
 import pytest
 import torch
@@ -387,3 +388,70 @@ def test_without_a_seed_torchs_own_generator_decides_and_goes_on():
     torch.manual_seed(5)
     b = two(), two()
     assert all(torch.equal(i, j) for x, y in zip(a, b) for i, j in zip(x, y)) and not torch.equal(a[0][0], a[1][0])
+
+
+def uneven():
+    "Three classes of 30, 7 and 1 training examples."
+    data = load_data('digits', size=8)
+    i = torch.cat([(data.y_train == c).nonzero()[:n, 0] for c, n in enumerate((30, 7, 1))])
+    return data_from_tensors(data.raw_train[i], data.y_train[i], data.raw_train[i], data.y_train[i], name='uneven', classes=['many', 'few', 'one'])
+
+
+@pytest.mark.parametrize('start', ['real', 'means', 'kmeans', 'herding', 'kcenter', 'nearest'])
+def test_a_start_repeats_examples_of_a_class_that_has_too_few(start):
+    "Each at least once, and nearly as often as any other; the warning names the class and the counts. Classes that have enough are as without."
+    from dd_nb.coresets import started
+    data = uneven()
+    said = "10 training examples of each class are wanted, but class 'few' has 7 .and 1 more class has too few.: each of them is used at least once"
+    with pytest.warns(UserWarning, match=said): s = started(start, data, ipc=5, steps=2)
+    assert s.images.shape == (2, 15, 1, 8, 8) and torch.isfinite(s.images).all()
+    assert [int((s.labels == c).sum()) for c in range(3)] == [10, 10, 10]
+    for c, n in ((1, 7), (2, 1)):
+        own = data.x_train[data.y_train == c]
+        off = torch.cdist(s.images[s.labels == c].detach().flatten(1), own.flatten(1))
+        assert (off.amin(1) < 1e-4).all(), 'each is one of the class'
+        used = off.argmin(1).bincount(minlength=n)
+        assert used.min() >= 1 and used.max() - used.min() <= 1
+    assert len(s.images[s.labels == 0].detach().flatten(1).unique(dim=0)) == 10
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        started(start, load_data('digits', size=8), ipc=2)
+
+
+def test_a_start_of_more_than_twice_what_any_class_has_is_a_mistake():
+    with pytest.raises(ValueError, match='at most twice the 30 training examples of the largest class, got 61'): Synthetic.real(uneven(), ipc=61)
+
+
+@pytest.mark.parametrize('then', [lambda a, b: b, lambda a, b: b'', lambda a, b: a[:len(a)//2]])
+def test_a_loaded_set_stays_what_was_checked(data, tmp_path, then):
+    "Whatever is written into the file afterwards, in place."
+    s = Synthetic.real(data, order=torch.arange(10)[None])
+    s.init = dict(spec=dict(name='LeNet'), params=dict(w=torch.randn(1000)), buffers=dict(n=torch.tensor(3)))
+    a, b = s.save(tmp_path/'a').read_bytes(), Synthetic.noise(data.shape, 10).save(tmp_path/'b').read_bytes()
+    got = Synthetic.load(tmp_path/'a')
+    with open(tmp_path/'a', 'r+b') as f: f.write(then(a, b)); f.truncate(len(then(a, b)))
+    assert torch.equal(got.images, s.images) and torch.equal(got.init['params']['w'], s.init['params']['w']) and torch.equal(got.order, s.order)
+    assert torch.equal(got.norm.mean, s.norm.mean) and torch.equal(got.init['buffers']['n'], s.init['buffers']['n'])
+
+
+def test_the_scale_of_a_set(data):
+    "By its data: bytes are [0, 1], floats what they span. A file may say anything; what is no scale is none."
+    s = Synthetic.real(data)
+    assert s.scale == (0, 1)
+    s.images.data.mul_(3)
+    assert s.display_images().min() == 0 and s.display_images().max() == 1
+    for scale, want in (([-1, 2], (-1, 2)), ([2, 1], None), ([0], None), ('ab', None), ([0, float('inf')], None), (None, None), ([True, 2], None)):
+        s.meta['data'] = dict(stored='float32', scale=scale)
+        assert s.scale == want
+    assert s.display_images().min() == 0 and s.display_images().max() == 1, 'all that the images span'
+    s.norm = None
+    assert s.scale is None
+
+
+def test_what_is_loaded_lies_where_torch_puts_tensors(data, tmp_path):
+    "The last bit of a product may depend on the alignment of memory, and a run that is taken up must be the uninterrupted one."
+    s = Synthetic.real(data)
+    s.init = dict(params=dict(a=torch.randn(3), b=torch.randn(5, 7), c=torch.randn(11)), buffers={})
+    tensors, _ = read_tensors(s.save(tmp_path/'a'))
+    assert list(tensors) == sorted(tensors), 'sums over them are taken in one order'
+    assert all(t.data_ptr() % 64 == torch.empty(t.numel()).data_ptr() % 64 for t in tensors.values())

@@ -1,10 +1,14 @@
-"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
+"""What dd_nb keeps and what it refuses, tried hard: kills, hostile files, random configurations, layouts of data, odd networks. `make soak`, under 15 minutes; cut off, it goes on where it was, unless the code has changed.
 
 1. A distillation of the digits is killed (SIGKILL) a hundred times at random moments, at least thirty of them inside the writing of a checkpoint, and taken up
    again each time. Its result must be that of the uninterrupted run, bit for bit, and no checkpoint may be unreadable.
 2. Two thousand damaged or hostile files are fed to every loader. Ours must all be refused, in our own words; those of others must be refused or give finite
    tensors of the shape that is wanted. None may run code, or take more than 300 MB.
 3. Five hundred random configurations, drawn by hypothesis, must each train or be refused in one sentence that names an argument.
+4. Four hundred random folders, tables, arrays and files of sentences must each be read to the examples and labels that they were made of; those that were made
+   to be unclear must be refused in one sentence.
+5. Four hundred networks of torch's layers and of what people do to them must each have the gradient of plain autograd and of an ordinary training, or be
+   refused in one sentence.
 
 Every attempt runs in a child of this process, which is made by `fork` after the slow imports."""
 import argparse
@@ -26,9 +30,11 @@ from pathlib import Path
 
 import hypothesis
 import numpy as np
+import odd_networks
 import torch
 from forge import Bomb, header_of, npy_claim, npz_file, ours_again, png, torch_file, zip_file
 from hypothesis import strategies as st
+from layouts import one_layout
 
 from dd_nb import synthetic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
@@ -230,7 +236,7 @@ def damage(rng, blob):
 def peers(rng, x, y, mark):
     "A file as others write them, hostile or damaged: its ending and its bytes."
     def pt(obj): return rng.choice(['.pt', '.pth']), torch_file(obj, rng.random() < .3)
-    what = rng.choice(['pickle', 'pickle', 'objects', 'damaged pt', 'damaged pt', 'damaged npz', 'damaged npz', 'view', 'claim', 'zip bomb', 'shapes', 'values', 'nested', 'sparse', 'names', 'raw pickle', 'plain'])
+    what = rng.choice(['pickle', 'pickle', 'objects', 'damaged pt', 'damaged pt', 'damaged npz', 'damaged npz', 'view', 'claim', 'zip bomb', 'shapes', 'values', 'nested', 'sparse', 'names', 'raw pickle', 'plain', 'steps', 'scalars', 'logits'])
     if what == 'pickle': return pt(rng.choice([Bomb(mark), (x, Bomb(mark)), dict(data=x, labels=Bomb(mark)), [Bomb(mark)]]))
     if what == 'raw pickle': return rng.choice(['.pt', '.npz']), pickle.dumps(Bomb(mark))
     if what == 'objects': return '.npz', npz_file(dict(images=np.array([Bomb(mark), 1], dtype=object), labels=y.numpy()))
@@ -250,6 +256,9 @@ def peers(rng, x, y, mark):
     if what == 'sparse': return pt((rng.choice([x.to_sparse(), torch.quantize_per_tensor(x, .1, 0, torch.qint8), torch.zeros(10, 1, 8, 8, device='meta')]), y))
     if what == 'names':
         return '.npz', zip_file(rng.choice(['../images.npy', '/images.npy', 'C:\\images.npy', '../'*20 + str(mark)]), npz_file(dict(images=x.numpy()))[:500])
+    if what == 'steps': return pt([(x, y, rng.choice([torch.tensor([.02]), .02, -1, float('nan'), Bomb(mark)])) for _ in range(rng.choice([1, 3, 500]))])
+    if what == 'scalars': return pt(dict(data=[[x, y]], accs_all_exps=dict(a=[rng.choice([np.float64(.5), np.float32(.5), np.array([Bomb(mark)], dtype=object), np.zeros(2)])])))
+    if what == 'logits': return pt((x, torch.eye(10)*rng.choice([1, 2, -3])))
     return pt((x, y))
 
 
@@ -305,6 +314,7 @@ def one_file(i, work, blobs):
             (place/f'a{end}').write_bytes(blob)
             try: got = read_set(place/f'a{end}', data)
             except (ValueError, FileNotFoundError) as e: assert str(place) in str(e) or 'labels' in str(e), str(e); return 'refused'
+        if isinstance(got, Synthetic): got = [(got.images.detach().flatten(0, 1), got.labels.detach().flatten(0, 1))]
         for a, b in got:
             if kind != 'folder': check_pair(a, b, data)
             assert torch.isfinite(a).all() and tuple(a.shape[1:]) == tuple(data.shape)
@@ -454,6 +464,47 @@ def configurations(state, keep, work, n=500, batch=20):
     return s
 
 
+# ---------------------------------------------------------------------------------------------- layouts of data, odd networks
+
+def series(state, keep, key, one, n, good, batch=20):
+    "Attempts 0 to n - 1, each in a child: `one(i)` returns one of the two words of `good`, or what is wrong."
+    s = state.setdefault(key, dict(done=0, wrong=[]) | dict.fromkeys(good, 0))
+    def some(first, last):
+        out = []
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # remarks
+            for i in range(first, last):
+                try: said = one(i)
+                except BaseException as e: said = f'{type(e).__name__}: {str(e)[:300]}'
+                out.append(said if said in good else f'{key} {i}: {said}')
+        return out
+    while s['done'] < n:
+        last = min(n, s['done'] + batch)
+        for what in answer(some, s['done'], last) or [f"of {key} {s['done']} to {last - 1} one ended the process or took too long"]:
+            if what in good: s[what] += 1
+            else: s['wrong'].append(what)
+        s['done'] = last
+        keep()
+        show(f"{key} {s['done']}, {good[0]} {s[good[0]]}, refused {s['refused']}, wrong {len(s['wrong'])}")
+    return s
+
+
+def layouts(state, keep, work, n=400):
+    "The fourth part."
+    return series(state, keep, 'layouts', lambda i: one_layout(i, work), n, ('read', 'refused'))
+
+
+def one_network(i):
+    "What became of the i-th odd network: 'right', 'refused', or what is wrong with which parts."
+    verdict, parts = odd_networks.judge(i)
+    return verdict if verdict in ('right', 'refused') else f'{verdict} ({", ".join(parts)})'
+
+
+def networks(state, keep, n=400):
+    "The fifth part."
+    return series(state, keep, 'networks', one_network, n, ('right', 'refused'))
+
+
 def code():
     "A fingerprint of what is tried here."
     files = sorted(f for d in (Path(synthetic.__file__).parent, Path(__file__).parent) for f in d.glob('*.py'))
@@ -470,6 +521,8 @@ def main():
     parser.add_argument('--kills', type=int, default=100)
     parser.add_argument('--files', type=int, default=2000)
     parser.add_argument('--configurations', type=int, default=500)
+    parser.add_argument('--layouts', type=int, default=400)
+    parser.add_argument('--networks', type=int, default=400)
     a = parser.parse_args()
     torch.set_num_threads(1)
     load_data('digits', size=8)   # what is slow to import is imported before the forks
@@ -493,9 +546,14 @@ def main():
     f = files(state, keep, work, a.files)
     print(f"\r{f['done']} files: {f['refused']} refused ({f['ours']} of ours), {f['loaded']} of others loaded to finite tensors, {f['same']} unchanged, {len(f['wrong'])} wrong; at most {f['bytes']/MB:.0f} MB")
     c = configurations(state, keep, work, a.configurations)
-    print(f"\r{c['done']} configurations: {c['trained']} trained ({c['trained']/c['done']:.0%}), {c['refused']} refused in a sentence, {len(c['wrong'])} wrong; {state['seconds']:.0f} s in all")
-    for line in f['wrong'] + c['wrong']: print('  wrong:', line)
+    print(f"\r{c['done']} configurations: {c['trained']} trained ({c['trained']/c['done']:.0%}), {c['refused']} refused in a sentence, {len(c['wrong'])} wrong")
+    d = layouts(state, keep, work, a.layouts)
+    print(f"\r{d['done']} layouts of data: {d['read']} read to what they were made of, {d['refused']} unclear ones refused, {len(d['wrong'])} wrong")
+    o = networks(state, keep, a.networks)
+    print(f"\r{o['done']} odd networks: {o['right']} with the right gradient, {o['refused']} refused in a sentence, {len(o['wrong'])} wrong; {state['seconds']:.0f} s in all")
+    for line in f['wrong'] + c['wrong'] + d['wrong'] + o['wrong']: print('  wrong:', line)
     good = k['same'] == k['runs'] and not k['unreadable'] and not f['wrong'] and f['bytes'] < 300*MB and not c['wrong'] and c['trained'] >= .6*c['done']
+    good = good and not d['wrong'] and d['read'] >= .5*d['done'] and not o['wrong'] and o['right'] >= .5*o['done']
     print('passed' if good else 'FAILED')
     raise SystemExit(not good)
 
