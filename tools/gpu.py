@@ -86,7 +86,7 @@ def said(e):
 class Context:
     "What the parts share: the device, sizes, results and the clock."
     def __init__(self, out, device, dry=False, toy=False, data=None, budget=math.inf):
-        self.out, self.device, self.dry, self.toy, self.data = Path(out), torch.device(device), dry, dry or toy, data and Path(data)
+        self.out, self.device, self.dry, self.toy, self.data = Path(out).resolve(), torch.device(device), dry, dry or toy, data and Path(data)
         self.started, self.budget, self.ends, self.results = time.perf_counter(), budget, math.inf, {}
         self.tmp = Path(tempfile.mkdtemp())
         self.out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,10 @@ class Context:
     def row(self, part, name, f, *args, **kwargs):
         "Call `f`; its result, or its error, becomes a row of the part."
         rows = self.results['parts'].setdefault(part, {})
-        if self.left() <= 0: rows[name] = dict(cut='no time left'); return None
+        if self.left() <= 0:
+            rows[name] = dict(cut='no time left')
+            self.write()
+            return None
         before, caught = time.perf_counter(), []
         try:
             with at_most(self.left()), warnings.catch_warnings(record=True) as caught:
