@@ -30,7 +30,8 @@ def full_target(
 ) -> list[float]:      # accuracies in [0, 1]
     """Accuracy of pre-trained networks that go on training on the whole of another data set: what a few
     images are to be compared with. Warns of networks that ended in NaN or answer one class only."""
-    _check_count('n_nets', n_nets); _check_count('epochs', epochs)
+    _check_count('n_nets', n_nets)
+    _check_count('epochs', epochs)
     states = judges(source.to(data.device, data.dtype), n_nets, seed)
     x,y = data.x_train,data.y_train
     with _tally(len(states)*epochs, 'full training', 'epoch') as tell:
@@ -52,11 +53,14 @@ def usps28_data(
     norm=None,               # use this normalisation instead of measuring one
     seed:int=0,              # of the split
 ) -> Data:                   # 1 x 28 x 28
-    "USPS in MNIST's frame: all 9,298 digits, 22 pixels wide within 28, 1,860 of them dealt at random to the test split. `load_data('usps28')` calls this."
+    """USPS in MNIST's frame: all 9,298 digits, 22 pixels wide within 28, 1,860 of them dealt at random to the
+    test split. `load_data('usps28')` calls this."""
     whole = load_data('usps', root=root, size=22, device='cpu')
-    x,y = torch.nn.functional.pad(torch.cat([whole.raw_train, whole.raw_test]), (3, 3, 3, 3)),torch.cat([whole.y_train, whole.y_test])
+    x = torch.nn.functional.pad(torch.cat([whole.raw_train, whole.raw_test]), (3, 3, 3, 3))
+    y = torch.cat([whole.y_train, whole.y_test])
     train,test = _stratified(y, 1860, seed)
-    return data_from_tensors(x[train], y[train], x[test], y[test], name='usps28', device=device, dtype=dtype, norm=norm)
+    return data_from_tensors(x[train], y[train], x[test], y[test], name='usps28', device=device, dtype=dtype,
+                             norm=norm)
 
 READERS['usps28'] = lambda name, root, device, dtype, norm, seed: usps28_data(root, device, dtype, norm)
 
@@ -64,27 +68,37 @@ READERS['usps28'] = lambda name, root, device, dtype, norm, seed: usps28_data(ro
 def torchvision_net(
     name:str,              # a classifier of torchvision, such as 'alexnet'
     n_classes:int,         # outputs of its new last layer
-    weights=None,          # torchvision's name of pre-trained weights, such as 'DEFAULT' or 'IMAGENET1K_V1'; None: random ones
+    weights=None,          # torchvision's name of pre-trained weights, such as 'DEFAULT'; None: random ones
     dropout:bool=False,    # keep dropout in training; the original leaves it out
 ) -> nn.Module:
-    "A network of torchvision whose last linear layer is new, with weight 0 and bias 1 (Wang et al. 2018). Raises ValueError for a name or weights that torchvision has not, and for a network without a linear layer."
+    """A network of torchvision whose last linear layer is new, with weight 0 and bias 1 (Wang et al. 2018).
+    Raises ValueError for a name or weights that torchvision has not, and for a network without a linear
+    layer."""
     from torchvision.models import get_model,list_models
     _check_count('n_classes', n_classes, 2)
-    if name not in list_models(): raise ValueError(f'name must be a model of torchvision, such as alexnet, vgg11 or resnet18, got {name!r}')
+    if name not in list_models():
+        raise ValueError('name must be a model of torchvision, such as alexnet, vgg11 or resnet18, got '
+                         f'{name!r}')
     try: net = get_model(name, weights=weights)
-    except (KeyError, ValueError) as e: raise ValueError(f'weights must be None or a name that torchvision knows for {name}, got {weights!r}') from e
+    except (KeyError, ValueError) as e:
+        raise ValueError(f'weights must be None or a name that torchvision knows for {name}, '
+                         f'got {weights!r}') from e
     linear = [(k, m) for k,m in net.named_modules() if isinstance(m, nn.Linear)]
-    if not linear: raise ValueError(f'name must be a model that ends in a linear layer, such as alexnet, vgg11 or resnet18, got {name!r}')
+    if not linear:
+        raise ValueError('name must be a model that ends in a linear layer, such as alexnet, vgg11 or '
+                         f'resnet18, got {name!r}')
     last,module = linear[-1]
     new = nn.Linear(module.in_features, n_classes)
-    nn.init.zeros_(new.weight); nn.init.ones_(new.bias)
+    nn.init.zeros_(new.weight)
+    nn.init.ones_(new.bias)
     parent,_,leaf = last.rpartition('.')
     setattr(net.get_submodule(parent), leaf, new)
     if not dropout:
         for m in net.modules():
             if isinstance(m, nn.Dropout): m.p = 0.
     for m in net.modules():
-        if hasattr(m, 'inplace'): m.inplace = False   # the graph of the first gradient needs what would be overwritten
+        # the graph of the first gradient needs what would be overwritten
+        if hasattr(m, 'inplace'): m.inplace = False
     return net
 
 # %% ../nbs/08_adaptation.ipynb #156b181c
@@ -98,21 +112,31 @@ def voc_data(
     "PASCAL VOC as classification: each photograph has the class of its largest object."
     from torchvision.datasets import VOCDetection
     def one(target):
-        def area(o): b = o['bndbox']; return (int(float(b['xmax'])) - int(float(b['xmin'])))*(int(float(b['ymax'])) - int(float(b['ymin'])))
+        def area(o):
+            def side(k): return int(float(o['bndbox'][f'{k}max'])) - int(float(o['bndbox'][f'{k}min']))
+            return side('x')*side('y')
         return VOC_CLASSES.index(max(target['annotation']['object'], key=area)['name'])
-    try: train,test = (VOCDetection(root, year, part, download, target_transform=one) for part in ('train', 'val'))
-    except RuntimeError as e: raise FileNotFoundError(f'there is no VOC {year} in {str(root)!r}: fetch it, or pass download=True') from e
-    return data_from_dataset(train, test, name=f'voc{year}', size=size, channels=3, classes=VOC_CLASSES, **kwargs)
+    try:
+        train,test = (VOCDetection(root, year, part, download, target_transform=one)
+                      for part in ('train', 'val'))
+    except RuntimeError as e:
+        raise FileNotFoundError(f'there is no VOC {year} in {str(root)!r}: fetch it, '
+                                'or pass download=True') from e
+    return data_from_dataset(train, test, name=f'voc{year}', size=size, channels=3, classes=VOC_CLASSES,
+                             **kwargs)
 
-VOC_CLASSES = 'aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor'.split()
+VOC_CLASSES = ('aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike '
+               'person pottedplant sheep sofa train tvmonitor').split()
 
 class _Cub(torch.utils.data.Dataset):
     "One part of CUB-200-2011, from the lists that come with it."
     def __init__(self, folder, train):
-        def read(name): return dict(line.split(maxsplit=1) for line in (folder/name).read_text().splitlines() if line)
+        def read(name):
+            return dict(line.split(maxsplit=1) for line in (folder/name).read_text().splitlines() if line)
         files,labels,split = read('images.txt'),read('image_class_labels.txt'),read('train_test_split.txt')
         self.classes = [v.split('.', 1)[-1].replace('_', ' ') for v in read('classes.txt').values()]
-        self.items = [(folder/'images'/files[i].strip(), int(labels[i]) - 1) for i in files if (split[i].strip() == '1') == train]
+        self.items = [(folder/'images'/files[i].strip(), int(labels[i]) - 1) for i in files
+                      if (split[i].strip() == '1') == train]
     def __len__(self): return len(self.items)
     def __getitem__(self, i):
         from PIL import Image
@@ -127,6 +151,9 @@ def cub_data(
     "The birds of CUB-200-2011 (Wah et al. 2011), split as its authors do."
     folder = Path(root)/'CUB_200_2011'
     try: train,test = (_Cub(folder, part) for part in (True, False))
-    except OSError as e: raise FileNotFoundError(f'there is no CUB-200-2011 in {str(root)!r}: unpack its archive there') from e
-    except (KeyError, ValueError) as e: raise ValueError(f'{str(folder)!r} is not the archive of CUB-200-2011 ({type(e).__name__}: {e})') from e
+    except OSError as e:
+        raise FileNotFoundError(f'there is no CUB-200-2011 in {str(root)!r}: unpack its archive there') from e
+    except (KeyError, ValueError) as e:
+        raise ValueError(f'{str(folder)!r} is not the archive of CUB-200-2011 ({type(e).__name__}: '
+                         f'{e})') from e
     return data_from_dataset(train, test, name='cub200', size=size, channels=3, **kwargs)

@@ -19,8 +19,9 @@ from .data import Data
 from .synthetic import Synthetic,inv_softplus
 
 # %% ../nbs/07_batchnorm.ipynb #d1beba06
-def _updated(bn, x, m):
-    "Running mean and variance after a training batch `x`, as new tensors through which gradients flow: the same numbers that torch writes into the old ones."
+def _updated_stats(bn, x, m):
+    """Running mean and variance after a training batch `x`, as new tensors through which gradients flow: the
+    same numbers that torch writes into the old ones."""
     var,mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=1)
     return (1 - m)*bn.running_mean + m*mean,(1 - m)*bn.running_var + m*var
 
@@ -30,24 +31,30 @@ def _normalised(x, mean, var, weight, bias, eps):
     if weight is not None: scale = scale*weight
     shift = -mean*scale if bias is None else bias - mean*scale
     shape = [1, -1] + [1]*(x.dim() - 2)
-    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))   # one pass over the images, as torch's own makes it
+    # one pass over the images, as torch's own makes it
+    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
 
 def _forward(bn, x):
-    "BatchNorm with its statistics as values: in train mode they are replaced, not written into, and in eval mode gradients reach them."
+    """BatchNorm with its statistics as values: in train mode they are replaced, not written into, and in eval
+    mode gradients reach them."""
     bn._check_input_dim(x)
     kept = bn.running_mean is not None
-    if not bn.training and kept: return _normalised(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+    if not bn.training and kept:
+        return _normalised(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
     out = F.batch_norm(x, None, None, bn.weight, bn.bias, True, 0., bn.eps)   # statistics of the batch
     if bn.training and kept:
         count = bn.num_batches_tracked
         if count is not None: count = count + 1
-        m = bn.momentum if bn.momentum is not None else count.to(x.dtype).reciprocal()   # None: the average of all batches so far
-        (bn.running_mean,bn.running_var),bn.num_batches_tracked = _updated(bn, x, m),count
+        m = bn.momentum
+        if m is None: m = count.to(x.dtype).reciprocal()   # the average of all batches so far
+        (bn.running_mean,bn.running_var),bn.num_batches_tracked = _updated_stats(bn, x, m),count
     return out
 
 class _AsValues(TorchFunctionMode):
     "Inside, torch's `batch_norm` treats the statistics of one layer as values."
-    def __init__(self, bn): super().__init__(); self.bn = bn
+    def __init__(self, bn):
+        super().__init__()
+        self.bn = bn
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is not F.batch_norm: return func(*args, **(kwargs or {}))
         a = _BATCH_NORM.bind(*args, **(kwargs or {}))
@@ -55,27 +62,34 @@ class _AsValues(TorchFunctionMode):
         x,mean,var,weight,bias,training,momentum,eps = a.args
         if mean is None or mean is not self.bn.running_mean: return func(*args, **(kwargs or {}))
         if not training: return _normalised(x, mean, var, weight, bias, eps)
-        self.bn.running_mean,self.bn.running_var = _updated(self.bn, x, momentum)
+        self.bn.running_mean,self.bn.running_var = _updated_stats(self.bn, x, momentum)
         return func(x, None, None, weight, bias, True, 0., eps)
 
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
 def _forward_of_its_own(bn, *args, **kwargs):
-    "The forward pass of somebody's subclass, such as timm's BatchNorm with an activation, with statistics as values."
+    """The forward pass of somebody's subclass, such as timm's BatchNorm with an activation, with statistics
+    as values."""
     with _AsValues(bn): return type(bn).forward(bn, *args, **kwargs)
 
-def _ours(m): return getattr(vars(m).get('forward'), '__func__', None) in (_forward, _forward_of_its_own)
+def _is_explicit(m):
+    "Whether `explicit_norm` has changed this layer."
+    return getattr(vars(m).get('forward'), '__func__', None) in (_forward, _forward_of_its_own)
 
 def explicit_norm(
     net:nn.Module,   # changed in place: hand over a copy
 ) -> nn.Module:      # the same network
-    """Let every BatchNorm1d, 2d, 3d and SyncBatchNorm (as on one device), and subclasses that call torch's `batch_norm`, treat its statistics as
-    explicit state. Modules stay of their class, with their names, and compute the same. Raises ValueError for lazy layers that have not seen a batch yet."""
+    """Let every BatchNorm1d, 2d, 3d and SyncBatchNorm (as on one device), and subclasses that call torch's
+    `batch_norm`, treat its statistics as explicit state. Modules stay of their class, with their names, and
+    compute the same. Raises ValueError for lazy layers that have not seen a batch yet."""
     for name,m in net.named_modules():
         if not isinstance(m, _BatchNorm): continue
-        if isinstance(m, _LazyNormBase) and m.has_uninitialized_params(): raise ValueError(f'net must have seen a batch before, got the uninitialised {type(m).__name__} {name!r}')
+        if isinstance(m, _LazyNormBase) and m.has_uninitialized_params():
+            raise ValueError(f'net must have seen a batch before, got the uninitialised {type(m).__name__} '
+                             f'{name!r}')
         torchs = type(m).forward in (_BatchNorm.forward, SyncBatchNorm.forward)
-        if 'forward' not in vars(m): m.forward = types.MethodType(_forward if torchs else _forward_of_its_own, m)
+        if 'forward' not in vars(m):
+            m.forward = types.MethodType(_forward if torchs else _forward_of_its_own, m)
     return net
 
 def plain_norm(
@@ -83,20 +97,21 @@ def plain_norm(
 ) -> nn.Module:     # the same network, torch's own BatchNorm again
     "Undo `explicit_norm`."
     for m in net.modules():
-        if _ours(m): del m.forward
+        if _is_explicit(m): del m.forward
     return net
 
 def norm_layers(
     net:nn.Module,  # of `explicit_norm`
 ) -> dict:          # name -> module
     "The layers that keep running statistics as explicit state."
-    return {k: m for k,m in net.named_modules() if _ours(m) and m.running_mean is not None}
+    return {k: m for k,m in net.named_modules() if _is_explicit(m) and m.running_mean is not None}
 
 def norm_stats(
     net:nn.Module,  # of `explicit_norm`
 ) -> dict:          # name of the buffer -> tensor
     "The running means and variances of these layers, by their names among the network's buffers."
-    return {f'{k}.{n}'.lstrip('.'): getattr(m, n) for k,m in norm_layers(net).items() for n in ('running_mean', 'running_var')}
+    layers = norm_layers(net).items()
+    return {f'{k}.{n}'.lstrip('.'): getattr(m, n) for k,m in layers for n in ('running_mean', 'running_var')}
 
 # %% ../nbs/07_batchnorm.ipynb #2a3d5309
 MODES = ('train', 'frozen', 'eval', 'batch', 'calibrate')
@@ -105,7 +120,8 @@ def set_mode(
     net:nn.Module,  # of `explicit_norm`; changed in place
     mode:str,       # one of MODES
 ) -> nn.Module:     # the same network
-    """'train': as `net.train()`. 'frozen': training by the stored statistics, which stay as they are. 'eval': as `net.eval()`. 'batch': as in eval mode, but each batch is normalised by its own statistics.
+    """'train': as `net.train()`. 'frozen': training by the stored statistics, which stay as they are. 'eval':
+    as `net.eval()`. 'batch': as in eval mode, but each batch is normalised by its own statistics.
     'calibrate': the same, and the statistics of the batch become those of the network."""
     if mode not in MODES: raise ValueError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
     net.train(mode in ('train', 'frozen'))
@@ -118,21 +134,30 @@ def set_mode(
 @patch
 def with_bn(self:Synthetic,
     policy:str,               # one of BN_POLICIES
-    net:nn.Module|None=None,  # for 'learned': a network with the layers whose statistics are to be learned; they start from its own
+    net:nn.Module|None=None,  # for 'learned': a network, from whose statistics those of S start
     data:Data|None=None,      # for 'calibrated': the real set; only its training split is used
     per_class:int=5,          # for 'calibrated': real images of each class, kept with S
     seed:int=0,               # which of them
 ) -> Synthetic:
-    "A copy of S with another policy for BatchNorm's statistics; the set remembers it, so that distillation, evaluation and training agree. Raises ValueError for what the policy lacks."
+    """A copy of S with another policy for BatchNorm's statistics; the set remembers it, so that distillation,
+    evaluation and training agree. Raises ValueError for what the policy lacks."""
     learn,stats = tuple(k for k in self.learn if k != 'stats'),None
     if policy == 'learned':
-        if net is None: raise ValueError("net must be given for bn='learned': a network with the layers whose statistics are to be learned")
+        if net is None:
+            raise ValueError("net must be given for bn='learned': a network with the layers whose "
+                             "statistics are to be learned")
         start = norm_stats(explicit_norm(copy.deepcopy(net)))
-        if not start: raise ValueError(f"net must have BatchNorm layers with running statistics for bn='learned', got a {type(net).__name__} without any")
+        if not start:
+            raise ValueError("net must have BatchNorm layers with running statistics for bn='learned', got "
+                             f"a {type(net).__name__} without any")
         x = self.images
-        stats = {k: (inv_softplus if k.endswith('var') else torch.clone)(v).to(x.device, x.dtype) for k,v in start.items()}
+        stats = {k: (inv_softplus if k.endswith('var') else torch.clone)(v).to(x.device, x.dtype)
+                 for k,v in start.items()}
         learn = *learn,'stats'
     elif policy == 'calibrated':
-        if data is None: raise ValueError("data must be given for bn='calibrated': the real set, from whose training split the images come")
-        stats = dict(images=Synthetic.real(data, ipc=per_class, seed=seed).images.detach().flatten(0, 1).to(self.images))
+        if data is None:
+            raise ValueError("data must be given for bn='calibrated': the real set, from whose training "
+                             "split the images come")
+        real = Synthetic.real(data, ipc=per_class, seed=seed)
+        stats = dict(images=real.images.detach().flatten(0, 1).to(self.images))
     return self.changed(bn=policy, stats=stats, learn=learn)

@@ -48,12 +48,15 @@ def herd(
     k:int,           # how many, at most n
 ) -> torch.Tensor:   # (k,) indices, in the order of choice
     "Herding (Welling 2009): greedily keep the mean of the chosen features near the mean of all."
-    mean,total,left,out = f.mean(0),torch.zeros_like(f[0]),torch.ones(len(f), dtype=torch.bool, device=f.device),[]
+    mean,total,out = f.mean(0),torch.zeros_like(f[0]),[]
+    left = torch.ones(len(f), dtype=torch.bool, device=f.device)
     for i in range(1, k + 1):
         d = ((total + f)/i - mean).norm(dim=1)
         d[~left] = torch.inf
         j = int(d.argmin())
-        out.append(j); left[j] = False; total = total + f[j]
+        out.append(j)
+        left[j] = False
+        total = total + f[j]
     return torch.tensor(out)
 
 # %% ../nbs/18_coresets.ipynb #33f8128f
@@ -78,9 +81,11 @@ def near_centres(
     k:int,           # how many, at most n
     seed:int=0,      # of the centres to begin with (k-means++)
 ) -> torch.Tensor:   # (k,) distinct indices
-    "The examples nearest to the k-means centres, by scikit-learn; each centre in turn takes the nearest that is left."
+    """The examples nearest to the k-means centres, by scikit-learn; each centre in turn takes the nearest
+    that is left."""
     from sklearn.cluster import KMeans
-    centres = torch.as_tensor(KMeans(k, n_init=1, random_state=seed).fit(f.cpu().numpy()).cluster_centers_, dtype=f.dtype, device=f.device)
+    means = KMeans(k, n_init=1, random_state=seed).fit(f.cpu().numpy())
+    centres = torch.as_tensor(means.cluster_centers_, dtype=f.dtype, device=f.device)
     d,out = torch.cdist(centres, f),[]
     for row in d:
         row[out] = torch.inf
@@ -132,7 +137,7 @@ BY_FEATURES = 'herding','kcenter','nearest'   # those that a network may compare
 def started(
     name:str,                # one of STARTS
     data:Data,               # the real set; only its training split is used
-    net:nn.Module|None=None, # for herding, kcenter and nearest: network whose features are compared; None: pixels
+    net:nn.Module|None=None, # whose features are compared by herding, kcenter and nearest; None: pixels
     **kwargs,                # arguments of the constructor: ipc, steps, epochs, lr, inner, seed, ...
 ) -> Synthetic:
     "A set to start from, by the name of its constructor. Raises ValueError with the known names."
@@ -146,7 +151,7 @@ def coreset(
     data:Data,               # the real set; only its training split is used
     ipc:int=1,               # examples a class
     seed:int=0,              # of what is random in the choice
-    net:nn.Module|None=None, # for herding, kcenter and nearest: network whose features are compared; None: pixels
+    net:nn.Module|None=None, # whose features are compared by herding, kcenter and nearest; None: pixels
     **kwargs,                # further arguments of the constructor, such as steps, epochs, lr, inner
 ) -> Synthetic:
     "A baseline by name. Raises ValueError with the known names."

@@ -16,7 +16,8 @@ import torch
 from .data import Data,progress_bar,split_validation
 from .evaluate import accuracy,check_fits
 from .inits import Ranks,judges
-from .synthetic import Synthetic,_as_png,_check_count,_seeded,inv_softplus,read_tensors,write_atomic,write_tensors
+from .synthetic import Synthetic,_as_png,_check_count,_seeded
+from .synthetic import inv_softplus,read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
 
 # %% ../nbs/03_single_step.ipynb #9869b54a
@@ -27,12 +28,12 @@ class History:
     seconds:list = field(default_factory=list)     # time spent so far, validation not counted
     loss:list = field(default_factory=list)        # mean outer loss since the last entry
     accuracy:list = field(default_factory=list)    # validation accuracy, in [0, 1]
-    mean_accuracy:list = field(default_factory=list) # the same for the average of the iterates, where one is followed
+    mean_accuracy:list = field(default_factory=list) # the same for the average of the iterates, if followed
     grad_norm:list = field(default_factory=list)   # running mean of the hypergradient's norm
     lrs:list = field(default_factory=list)         # the step sizes
     snapshots:list = field(default_factory=list)   # (outer steps, images) pairs, a limited number
-    skipped:int = 0                                # outer steps skipped because the hypergradient was not finite
-    bounded:int = 0                                # outer steps after which a step size had to be brought back into LR_RANGE
+    skipped:int = 0                                # outer steps skipped: hypergradient not finite
+    bounded:int = 0                                # outer steps that brought a step size back into LR_RANGE
     best_it:int|None = None                        # the iterate that was kept
     best_accuracy:float|None = None                # and its validation accuracy
 
@@ -41,10 +42,16 @@ class History:
         import matplotlib.pyplot as plt
         fig,(a,b,c) = plt.subplots(1, 3, figsize=figsize, layout='constrained')
         plt.close(fig)   # a notebook draws it once: as the value of its cell
-        a.plot(self.it[1:], self.loss[1:], color='#0072B2'); a.set(title='outer loss', xlabel='outer step', yscale='log')
-        b.plot(self.it, self.accuracy, color='#0072B2'); b.set(title='validation accuracy', xlabel='outer step')
-        if self.best_it is not None: b.plot(self.best_it, self.best_accuracy, 'o', color='#D55E00', label=f'kept: {self.best_accuracy:.1%}'); b.legend()
-        c.plot(self.it, self.lrs); c.set(title='learned step sizes', xlabel='outer step')
+        a.plot(self.it[1:], self.loss[1:], color='#0072B2')
+        a.set(title='outer loss', xlabel='outer step', yscale='log')
+        b.plot(self.it, self.accuracy, color='#0072B2')
+        b.set(title='validation accuracy', xlabel='outer step')
+        if self.best_it is not None:
+            label = f'kept: {self.best_accuracy:.1%}'
+            b.plot(self.best_it, self.best_accuracy, 'o', color='#D55E00', label=label)
+            b.legend()
+        c.plot(self.it, self.lrs)
+        c.set(title='learned step sizes', xlabel='outer step')
         for ax in (a, b, c): ax.grid(alpha=.3)
         return fig
 
@@ -52,7 +59,9 @@ class History:
 
     def __repr__(self):
         if not self.it: return 'History(empty)'
-        acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}' if self.best_it is not None else ''
+        acc = ''
+        if self.best_it is not None:
+            acc = f', kept outer step {self.best_it} with validation accuracy {self.best_accuracy:.2%}'
         return f'History({self.it[-1]} outer steps in {self.seconds[-1]:.0f} s{acc}, {self.skipped} skipped)'
 
 # %% ../nbs/03_single_step.ipynb #be5e6d26
@@ -63,7 +72,9 @@ def cosine_decay(
     "From 1 to 0 along half a cosine."
     return .5*(1 + math.cos(math.pi*it/iters))
 
-def constant(it:int, iters:int) -> float: "Always 1."; return 1.
+def constant(it:int, iters:int) -> float:
+    "Always 1."
+    return 1.
 
 def step_decay(
     every:int,         # outer steps between two cuts
@@ -76,18 +87,25 @@ SCHEDULES = dict(cosine=cosine_decay, constant=constant)
 
 # %% ../nbs/03_single_step.ipynb #72a0b619
 class GradClip:
-    "Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not finite."
+    """Clip the norm of all gradients together to a multiple of its running mean; drop them if they are not
+    finite."""
     def __init__(self,
-        factor:float|None=2.,  # norms above `factor` times the running mean are cut to that; None: no clipping
+        factor:float|None=2.,  # norms above `factor` times the running mean are cut to that; None: not at all
         decay:float=.99,       # of the running mean
         patience:int=10,       # non-finite gradients in a row that end the run
         max_norm:float|None=None, # norms above this are cut to it in any case
     ):
         for k,v in dict(factor=factor, max_norm=max_norm).items():
-            if v is not None and (isinstance(v, bool) or not isinstance(v, numbers.Real) or not v > 0): raise ValueError(f'clip: {k} must be a positive number or None, got {v!r}')
-        self.factor,self.decay,self.patience,self.max_norm,self.mean,self.bad = factor,decay,patience,max_norm,None,0
+            if v is not None and (isinstance(v, bool) or not isinstance(v, numbers.Real) or not v > 0):
+                raise ValueError(f'clip: {k} must be a positive number or None, got {v!r}')
+        self.factor,self.decay,self.patience,self.max_norm = factor,decay,patience,max_norm
+        self.mean,self.bad = None,0
 
-    def fresh(self): "A copy that has seen no gradient."; new = copy.copy(self); new.mean,new.bad = None,0; return new
+    def fresh(self):
+        "A copy that has seen no gradient."
+        new = copy.copy(self)
+        new.mean,new.bad = None,0
+        return new
 
     def __call__(self,
         params:list,   # tensors with `.grad`
@@ -100,12 +118,15 @@ class GradClip:
             self.bad += 1
             if self.bad >= self.patience:
                 where = explain() if explain else ''
-                raise FloatingPointError(f'the hypergradient was not finite {self.bad} times in a row, up to outer step {it}{": " if where else ""}{where}; '
-                                         'lower lr, lr_lrs or the starting step sizes, or train fewer inner steps')
+                raise FloatingPointError(f'the hypergradient was not finite {self.bad} times in a row, up '
+                                         f'to outer step {it}{": " if where else ""}{where}; '
+                                         'lower lr, lr_lrs or the starting step sizes, or train fewer '
+                                         'inner steps')
             return False
         self.bad = 0
         if self.mean is None: self.mean = norm if self.max_norm is None else min(norm, self.max_norm)
-        cap = min(math.inf if self.factor is None else self.factor*self.mean, math.inf if self.max_norm is None else self.max_norm)
+        cap = min(math.inf if self.factor is None else self.factor*self.mean,
+                  math.inf if self.max_norm is None else self.max_norm)
         if norm > cap:
             for p in params: p.grad.mul_(cap/norm)
             norm = cap
@@ -117,28 +138,39 @@ LR_RANGE = 1e-8,1e4   # learned step sizes stay within
 
 # %% ../nbs/03_single_step.ipynb #5ba3de9c
 class StopDistill(Exception): "Raised by a callback to end the run; the best iterate so far is kept."
-class Interrupted(KeyboardInterrupt): "A run with a checkpoint was asked to stop, by Ctrl-C or SIGTERM, and can be taken up where it was."
+class Interrupted(KeyboardInterrupt):
+    """A run with a checkpoint was asked to stop, by Ctrl-C or SIGTERM, and can be taken up where it was."""
 
 class Recorder:
     "Fill `loop.history`, with at most `snapshots` copies of the images."
     def __init__(self, snapshots:int=25): self.n = snapshots
     def before_run(self, loop): self.gap = max(1, math.ceil(loop.n_evals/self.n))
     def after_step(self, loop):
-        if math.isfinite(loop.loss): loop.total += loop.loss; loop.count += 1   # a step that was skipped has none
+        if math.isfinite(loop.loss):
+            loop.total += loop.loss
+            loop.count += 1   # a step that was skipped has none
     def after_eval(self, loop):
         h = loop.history
-        h.it.append(loop.it); h.seconds.append(loop.seconds); h.accuracy.append(loop.accuracy); h.mean_accuracy.append(loop.mean_accuracy)
-        h.loss.append(loop.total/loop.count if loop.count else math.nan); loop.total,loop.count = 0.,0
-        h.grad_norm.append(loop.clip.mean); h.lrs.append(loop.syn.lrs.detach().tolist())
-        if (len(h.it)-1) % self.gap == 0: h.snapshots.append((loop.it, loop.syn.images.detach().cpu().clone()))
+        h.it.append(loop.it)
+        h.seconds.append(loop.seconds)
+        h.accuracy.append(loop.accuracy)
+        h.mean_accuracy.append(loop.mean_accuracy)
+        h.loss.append(loop.total/loop.count if loop.count else math.nan)
+        loop.total,loop.count = 0.,0
+        h.grad_norm.append(loop.clip.mean)
+        h.lrs.append(loop.syn.lrs.detach().tolist())
+        if (len(h.it)-1) % self.gap == 0:
+            h.snapshots.append((loop.it, loop.syn.images.detach().cpu().clone()))
 
 class Progress:
     "A progress bar with the rate, the time left and the current loss and validation accuracy."
     def before_run(self, loop):
         self.bar = progress_bar(loop.iters, 'distill', initial=loop.it)
     def after_step(self, loop): self.bar.update(1)
-    def after_eval(self, loop): self.bar.set_postfix_str(f'valid {loop.accuracy:.1%}' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, valid {loop.accuracy:.1%}'
-                                + (f', {loop.history.skipped} skipped' if loop.history.skipped else ''), refresh=False)
+    def after_eval(self, loop):
+        loss = '' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, '
+        skipped = f', {loop.history.skipped} skipped' if loop.history.skipped else ''
+        self.bar.set_postfix_str(f'{loss}valid {loop.accuracy:.1%}{skipped}', refresh=False)
     def after_run(self, loop): self.bar.close()
 
 class TimeLimit:
@@ -149,8 +181,10 @@ class TimeLimit:
 
 # %% ../nbs/03_single_step.ipynb #8a404229
 class Watch:
-    "Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at every `every`-th validation."
-    def __init__(self, every:int=5, images:int=10): self.every,self.images,self.n,self.handle = every,images,0,None
+    """Redraw the loss, the validation accuracy and the first images in the notebook as the run goes on, at
+    every `every`-th validation."""
+    def __init__(self, every:int=5, images:int=10):
+        self.every,self.images,self.n,self.handle = every,images,0,None
 
     def after_eval(self, loop):
         if self.n % self.every == 0: self.draw(loop)
@@ -164,13 +198,18 @@ class Watch:
         fig = plt.figure(figsize=(9, 3.2), layout='constrained')
         plt.close(fig)
         grid = fig.add_gridspec(2, 2*k, height_ratios=(2, 1))
-        for half,ys,title,c in ((slice(0, k), h.loss, 'outer loss', '#0072B2'), (slice(k, 2*k), h.accuracy, 'validation accuracy', '#D55E00')):
+        curves = ((slice(0, k), h.loss, 'outer loss', '#0072B2'),
+                  (slice(k, 2*k), h.accuracy, 'validation accuracy', '#D55E00'))
+        for half,ys,title,c in curves:
             ax = fig.add_subplot(grid[0, half])
-            ax.plot(h.it, ys, color=c); ax.set(title=title, xlabel=f'outer step (of {loop.iters})', xlim=(0, loop.iters)); ax.grid(alpha=.3)
+            ax.plot(h.it, ys, color=c)
+            ax.set(title=title, xlabel=f'outer step (of {loop.iters})', xlim=(0, loop.iters))
+            ax.grid(alpha=.3)
         if loop.syn.is_image:
             for i,x in enumerate(loop.syn.display_images()[0, :k]):
                 ax = fig.add_subplot(grid[1, 2*i:2*i+2])
-                ax.imshow(x.movedim(0, -1).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=1); ax.axis('off')
+                ax.imshow(x.movedim(0, -1).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=1)
+                ax.axis('off')
         if self.handle is None: self.handle = display(fig, display_id=True)
         else: self.handle.update(fig)
 
@@ -185,42 +224,63 @@ class Loop:
     def state(self) -> dict:
         "What the next outer step depends on."
         objective = self.objective.state_dict() if hasattr(self.objective, 'state_dict') else {}
-        return dict(run=self.run, params={k: p.detach() for k,p in self.params.items()}, opt=self.opt.state_dict(), best=self.best, mean=self.mean, it=self.it, seconds=self.seconds, total=self.total, count=self.count,
-                    clip=(self.clip.mean, self.clip.bad), history=asdict(self.history), gen=self.gen.get_state(), noise=self.noise.get_state(), source=self.source.state_dict(), objective=objective)
+        return dict(run=self.run, params={k: p.detach() for k,p in self.params.items()},
+                    opt=self.opt.state_dict(), best=self.best, mean=self.mean, it=self.it,
+                    seconds=self.seconds, total=self.total, count=self.count,
+                    clip=(self.clip.mean, self.clip.bad), history=asdict(self.history),
+                    gen=self.gen.get_state(), noise=self.noise.get_state(),
+                    source=self.source.state_dict(), objective=objective)
 
     def resume(self, saved, path):
         "Take up a run at a `state`. Raises ValueError if it was another run's."
         for k,v in self.run.items():
-            if saved['run'].get(k) != v: raise ValueError(f"checkpoint {str(path)!r} belongs to another run: its {k} was {saved['run'].get(k)!r}, not {v!r}; remove the folder {str(path.parent)!r} to begin anew")
+            if saved['run'].get(k) != v:
+                raise ValueError(f"checkpoint {str(path)!r} belongs to another run: its {k} was "
+                                 f"{saved['run'].get(k)!r}, not {v!r}; remove the folder "
+                                 f"{str(path.parent)!r} to begin anew")
         def fits(d):
             "Tensors like those that are learned, on their device."
-            if {k: v.shape for k,v in d.items()} != {k: p.shape for k,p in self.params.items()}: raise ValueError('its tensors have other shapes')
+            if {k: v.shape for k,v in d.items()} != {k: p.shape for k,p in self.params.items()}:
+                raise ValueError('its tensors have other shapes')
             return {k: v.to(self.syn.images.device) for k,v in d.items()}
         try:
             new = fits(saved['params'])
-            self.best,self.mean = saved['best'] and (*saved['best'][:2], fits(saved['best'][2])),saved['mean'] and fits(saved['mean'])
+            best = saved['best'] and (*saved['best'][:2], fits(saved['best'][2]))
+            mean = saved['mean'] and fits(saved['mean'])
+            self.best,self.mean = best,mean
             for i,p in enumerate(self.params.values()):
-                if any(v.dim() and v.shape != p.shape for v in saved['opt']['state'].get(i, {}).values()): raise ValueError('its optimiser has other shapes')
-            if any(x.shape != self.syn.images.shape for _,x in saved['history']['snapshots']): raise ValueError('its snapshots have other shapes')
+                if any(v.dim() and v.shape != p.shape for v in saved['opt']['state'].get(i, {}).values()):
+                    raise ValueError('its optimiser has other shapes')
+            if any(x.shape != self.syn.images.shape for _,x in saved['history']['snapshots']):
+                raise ValueError('its snapshots have other shapes')
             self.opt.load_state_dict(saved['opt'])
-            self.it,self.seconds,(self.clip.mean,self.clip.bad),self.history = saved['it'],saved['seconds'],saved['clip'],History(**saved['history'])
+            self.it,self.seconds = saved['it'],saved['seconds']
+            (self.clip.mean,self.clip.bad),self.history = saved['clip'],History(**saved['history'])
             self.total,self.count = saved['total'],saved['count']
-            self.gen.set_state(saved['gen']); self.noise.set_state(saved['noise'])
+            self.gen.set_state(saved['gen'])
+            self.noise.set_state(saved['noise'])
             self.source.load_state_dict(saved['source'])
             if saved['objective']: self.objective.load_state_dict(saved['objective'])
         except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as e:
-            raise ValueError(f'checkpoint {str(path)!r} does not fit this run ({type(e).__name__}: {(str(e).splitlines() or [""])[0][:160]}); remove the folder {str(path.parent)!r} to begin anew') from e
+            raise ValueError(f'checkpoint {str(path)!r} does not fit this run ({type(e).__name__}: '
+                             f'{(str(e).splitlines() or [""])[0][:160]}); remove the folder '
+                             f'{str(path.parent)!r} to begin anew') from e
         with torch.no_grad():
             for k,p in self.params.items(): p.copy_(new[k])
         self.started = time.perf_counter() - self.seconds
 
 def _pack(o, tensors, name='state'):
     "JSON for `o`, with its tensors put into `tensors`."
-    if torch.is_tensor(o): tensors[name] = o; return {'tensor': name}
-    if isinstance(o, dict): return {'dict': [[k, _pack(v, tensors, f'{name}.{k}')] for k,v in o.items()]}   # JSON has no keys but strings
-    if isinstance(o, (list, tuple)): return {type(o).__name__: [_pack(v, tensors, f'{name}.{i}') for i,v in enumerate(o)]}
+    if torch.is_tensor(o):
+        tensors[name] = o
+        return {'tensor': name}
+    if isinstance(o, dict):   # JSON has no keys but strings
+        return {'dict': [[k, _pack(v, tensors, f'{name}.{k}')] for k,v in o.items()]}
+    if isinstance(o, (list, tuple)):
+        return {type(o).__name__: [_pack(v, tensors, f'{name}.{i}') for i,v in enumerate(o)]}
     if o is None or isinstance(o, (bool, int, float, str)): return o
-    raise TypeError(f'a checkpoint holds tensors, numbers, texts, lists and dicts, got {type(o).__name__} for {name}')
+    raise TypeError(f'a checkpoint holds tensors, numbers, texts, lists and dicts, got {type(o).__name__} '
+                    f'for {name}')
 
 def _unpack(o, tensors):
     if not isinstance(o, dict): return o
@@ -229,9 +289,11 @@ def _unpack(o, tensors):
     if kind == 'dict': return {k: _unpack(w, tensors) for k,w in v}
     return {'list': list, 'tuple': tuple}[kind](_unpack(w, tensors) for w in v)
 
-def _states(folder): "Files of a run's states, by outer step."; return {int(p.stem[5:]): p for p in Path(folder).glob('step-*.safetensors') if p.stem[5:].isdigit()}
+def _states(folder):
+    "Files of a run's states, by outer step."
+    return {int(p.stem[5:]): p for p in Path(folder).glob('step-*.safetensors') if p.stem[5:].isdigit()}
 
-def _looks(tensors):
+def _to_four_digits(tensors):
     "What tensors look like, to four digits: elsewhere the last ones may differ."
     def look(t):
         a = t.detach().cpu().abs().double().flatten()
@@ -245,7 +307,8 @@ def _forget(folder):
     except OSError: pass   # somebody keeps other things there
 
 class Checkpoints:
-    "The states of a run in a folder of its own, a file each: the newest few, and the one of the best iterate so far."
+    """The states of a run in a folder of its own, a file each: the newest few, and the one of the best
+    iterate so far."""
     def __init__(self,
         folder:str|Path,   # made if it is missing
         keep:int=2,        # newest ones that stay: if the last is damaged, the one before is there
@@ -254,13 +317,20 @@ class Checkpoints:
         self.folder,self.keep,self.said = Path(folder),keep,False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob('.*.tmp'): left.unlink()   # of a process that was killed while it wrote
+            # left by a process that was killed while it wrote
+            for left in self.folder.glob('.*.tmp'): left.unlink()
             write_atomic(self.folder/'probe', b'')
             (self.folder/'probe').unlink()
-        except (OSError, ValueError) as e: raise ValueError(f'checkpoint {str(folder)!r} must be a folder that can be written to: {getattr(e, "strerror", None) or e}') from e
+        except (OSError, ValueError) as e:
+            raise ValueError(f'checkpoint {str(folder)!r} must be a folder that can be written to: '
+                             f'{getattr(e, "strerror", None) or e}') from e
 
-    def steps(self) -> list: "Outer steps of which there is a state, in order."; return sorted(_states(self.folder))
-    def path(self, it) -> Path: "The file of an outer step."; return self.folder/f'step-{it:08}.safetensors'
+    def steps(self) -> list:
+        "Outer steps of which there is a state, in order."
+        return sorted(_states(self.folder))
+    def path(self, it) -> Path:
+        "The file of an outer step."
+        return self.folder/f'step-{it:08}.safetensors'
 
     def save(self, loop):
         "Write a state; if that cannot be done, say so once and let the run go on."
@@ -277,7 +347,8 @@ class Checkpoints:
             if it not in stay: self.path(it).unlink(missing_ok=True)
 
     def load(self):
-        "The newest state that can be read, and its file; (None, None) if there is none. Raises ValueError if there are files and none of them can."
+        """The newest state that can be read, and its file; (None, None) if there is none. Raises ValueError
+        if there are files and none of them can."""
         broken = None
         for it in reversed(self.steps()):
             try:
@@ -285,15 +356,20 @@ class Checkpoints:
                 return _unpack(head['state'], tensors),self.path(it)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 broken = broken or e
-                warnings.warn(f'checkpoint {str(self.path(it))!r} cannot be read, looking at the one before: {e}', stacklevel=2)
-        if broken: raise ValueError(f'checkpoint {str(self.folder)!r} cannot be read ({broken}); remove the folder to begin anew')
+                warnings.warn(f'checkpoint {str(self.path(it))!r} cannot be read, looking at the one '
+                              f'before: {e}', stacklevel=2)
+        if broken:
+            raise ValueError(f'checkpoint {str(self.folder)!r} cannot be read ({broken}); remove the folder '
+                             'to begin anew')
         return None,None
 
 class _Keeper:
-    "Keeps a run, if it is to be kept: the first process has the files, and in all of them Ctrl-C and SIGTERM are noted, to be obeyed between two outer steps; the second one is obeyed at once."
+    """Keeps a run, if it is to be kept: the first process has the files, and in all of them Ctrl-C and
+    SIGTERM are noted, to be obeyed between two outer steps; the second one is obeyed at once."""
     def __init__(self, checkpoint, ranks):
         self.on,self.ranks,self.asked,self.old = bool(checkpoint),ranks,None,{}
-        self.files = None if not checkpoint or ranks.rank else checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+        if not checkpoint or ranks.rank: self.files = None
+        else: self.files = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
         self.folder = str(getattr(checkpoint, 'folder', checkpoint))
     def load(self): return self.ranks.from_first(lambda: self.files.load() if self.files else (None, None))
     def save(self, loop):
@@ -301,13 +377,16 @@ class _Keeper:
     def obey(self, loop):
         "Raises Interrupted, in every process, if one of them was asked to stop."
         def look():
-            if self.asked and loop.it < loop.iters: raise Interrupted(f'interrupted at outer step {loop.it} of {loop.iters}; the run is kept in {self.folder!r} and goes on from there')
+            if self.asked and loop.it < loop.iters:
+                raise Interrupted(f'interrupted at outer step {loop.it} of {loop.iters}; the run is kept in '
+                                  f'{self.folder!r} and goes on from there')
         if self.on: self.ranks.agree(look, Interrupted)
     def note(self, number, frame):
         if self.asked: raise KeyboardInterrupt
         self.asked = number
     def __enter__(self):
-        if self.on and threading.current_thread() is threading.main_thread(): self.old = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        if self.on and threading.current_thread() is threading.main_thread():
+            self.old = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
     def __exit__(self, *_):
         for s,f in self.old.items(): signal.signal(s, f)
@@ -317,59 +396,82 @@ def _check_parts(syn, source, data, objective, schedule, betas):
     for k,v,t in (('syn', syn, Synthetic), ('data', data, Data)):
         if not isinstance(v, t): raise TypeError(f'{k} must be a {t.__name__}, got {type(v).__name__}')
     for k in ('fixed', 'draw', 'held_out', 'to', 'describe', 'state_dict', 'load_state_dict'):
-        if not hasattr(source, k) or isinstance(source, torch.nn.Module): raise TypeError(f'source must be a FixedInit, a RandomInit or another with fixed, draw, held_out, to, describe, state_dict and load_state_dict, got {type(source).__name__}')
-    if objective is not None and not callable(objective): raise TypeError(f'objective must be a function of (syn, state, batch), got {objective!r}')
-    if not isinstance(schedule, str) and not callable(schedule): raise TypeError(f'schedule must be one of {", ".join(SCHEDULES)} or a function of (it, iters), got {schedule!r}')
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas): raise ValueError(f'betas must be two numbers in [0, 1), got {betas!r}')
+        if not hasattr(source, k) or isinstance(source, torch.nn.Module):
+            raise TypeError('source must be a FixedInit, a RandomInit or another with fixed, draw, '
+                            'held_out, to, describe, state_dict and load_state_dict, got '
+                            f'{type(source).__name__}')
+    if objective is not None and not callable(objective):
+        raise TypeError(f'objective must be a function of (syn, state, batch), got {objective!r}')
+    if not isinstance(schedule, str) and not callable(schedule):
+        raise TypeError(f'schedule must be one of {", ".join(SCHEDULES)} or a function of (it, iters), got '
+                        f'{schedule!r}')
+    if (not isinstance(betas, (tuple, list)) or len(betas) != 2
+            or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas)):
+        raise ValueError(f'betas must be two numbers in [0, 1), got {betas!r}')
 
 def _check_precision(dtype):
     "Raise ValueError for numbers so coarse that the outer Adam would divide 0 by 0."
     if torch.tensor(1e-8, dtype=dtype) == 0:
-        raise ValueError(f"dtype must be a floating-point type in which Adam's eps of 1e-8 is not 0, such as torch.float32, got {dtype}")
+        raise ValueError("dtype must be a floating-point type in which Adam's eps of 1e-8 is not 0, such "
+                         f"as torch.float32, got {dtype}")
 
 def _check_finite(params, it):
     "Raise FloatingPointError if an update has broken S."
     for k,p in params.items():
         if not torch.isfinite(p).all():
-            raise FloatingPointError(f'{k} of S must stay finite, but the update after outer step {it} has made NaN or infinity of it: lower lr')
+            raise FloatingPointError(f'{k} of S must stay finite, but the update after outer step {it} has '
+                                     'made NaN or infinity of it: lower lr')
 
+# %% ../nbs/03_single_step.ipynb #154d7635
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...
     data:Data,               # the real set T; only its training split is used
-    objective=None,          # function of (syn, state, real batch) to a scalar loss; by default `Unroll()`. A method `judge(syn, state, data)`, if it has one, says in [0, 1] how good S is, in the place of accuracy; `finished(syn)` returns S as it is to be used and judged, where that is by another schedule
+    objective=None,          # function of (syn, state, real batch) to a scalar loss; None: `Unroll()`
     iters:int=1000,          # outer steps
     batch_size:int=256,      # real examples an outer step
     lr:float=.05,            # outer learning rate of the images, Adam
-    lr_lrs:float=.01,        # outer learning rate of the raw step sizes, and of BatchNorm's statistics where they are learned
+    lr_lrs:float=.01,        # of the raw step sizes, and of BatchNorm's statistics where they are learned
     lr_labels:float|None=None, # outer learning rate of soft labels; by default that of the images
     betas:tuple=(.5, .99),   # of the outer Adam; short memories suit a rough loss
     schedule='cosine',       # 'cosine', 'constant', or a function (it, iters) -> factor on both rates
-    clip=2.,                 # clip the hypergradient's norm to this multiple of its running mean; None: not at all; or a `GradClip`
+    clip=2.,                 # cut the hypergradient's norm at so many running means; or None, or a `GradClip`
     n_nets:int=1,            # networks an outer step, averaged
-    n_valid=None,            # examples held out of the training split: a count or a fraction; 0: none; None: 5,000 or a fifth, whichever is less
+    n_valid=None,            # training examples held out: a count or a fraction; None: 5,000, at most a fifth
     every:int|None=None,     # outer steps between two validations; by default a fiftieth of `iters`
     n_eval:int=4,            # networks a validation, for a source that is not fixed
     keep:str='best',         # end on the 'best' iterate by validation, or the 'last'
-    average:float|None=None, # also follow an exponential average of the iterates with this decay, such as .99, as a further candidate for the best
-    seed:int|None=0,         # of real batches, the validation split and the source; None draws one, which `syn.meta` then names
-    balanced:bool=False,     # real batches hold equally many examples of each class, whatever their sizes in the data
+    average:float|None=None, # decay, such as .99, of an average of the iterates that may be the best, too
+    seed:int|None=0,         # of real batches, validation split and source; None draws one, for `syn.meta`
+    balanced:bool=False,     # real batches hold equally many examples of each class
     device=None,             # where to compute; by default where `data` is
     dtype=None,              # floating-point dtype; by default the data's
     cbs=(),                  # further callbacks; under torchrun they run in every process
     progress:bool=True,      # show a progress bar
-    checkpoint:'str|Path|Checkpoints|None'=None, # folder that keeps the state of the run at every validation; where it holds one, the run goes on from there, on any number of processes
+    checkpoint:'str|Path|Checkpoints|None'=None, # folder that keeps the run's state at every validation
 ) -> History:
-    """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch, update S. Raises FloatingPointError if S or its hypergradient ends in NaN,
-    `RankError` in the others if one of several processes fails, ValueError for a checkpoint of another run, and, with a checkpoint, `Interrupted` after Ctrl-C or SIGTERM."""
+    """Learn `syn`: again and again fetch networks, train them on S, compute the objective on a real batch,
+    update S. An objective may have a method `judge(syn, state, data)` that says in [0, 1] how good S is, in
+    the place of accuracy, and `finished(syn)` that returns S as it is to be used and judged, where that is
+    by another schedule. Where the folder of `checkpoint` holds a state, the run goes on from there, on any
+    number of processes. Raises FloatingPointError if S or its hypergradient ends in NaN, `RankError` in the
+    others if one of several processes fails, ValueError for a checkpoint of another run, and, with a
+    checkpoint, `Interrupted` after Ctrl-C or SIGTERM."""
     _check_parts(syn, source, data, objective, schedule, betas)
-    for k,v in dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval, every=1 if every is None else every).items(): _check_count(k, v)
-    if average is not None and (not isinstance(average, numbers.Real) or not 0 < average < 1): raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
+    counts = dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval,
+                  every=1 if every is None else every)
+    for k,v in counts.items(): _check_count(k, v)
+    if average is not None and (not isinstance(average, numbers.Real) or not 0 < average < 1):
+        raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
     if keep not in ('best', 'last'): raise ValueError(f"keep must be 'best' or 'last', got {keep!r}")
-    if n_valid == 0 and keep == 'best': raise ValueError("n_valid must be positive to keep the best iterate, got 0: hold some examples out or use keep='last'")
-    if isinstance(schedule, str) and schedule not in SCHEDULES: raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)} or a function, got {schedule!r}')
+    if n_valid == 0 and keep == 'best':
+        raise ValueError("n_valid must be positive to keep the best iterate, got 0: hold some examples out "
+                         "or use keep='last'")
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise ValueError(f'schedule must be one of {", ".join(SCHEDULES)} or a function, got {schedule!r}')
     for k,v in dict(lr=lr, lr_lrs=lr_lrs, lr_labels=lr if lr_labels is None else lr_labels).items():
-        if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf: raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
+        if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf:
+            raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
     lr,lr_lrs,lr_labels = float(lr),float(lr_lrs),lr_labels if lr_labels is None else float(lr_labels)
     clip = clip.fresh() if isinstance(clip, GradClip) else GradClip(clip)
     if seed is not None: _seeded(seed)
@@ -379,32 +481,50 @@ def distill(
     objective,ranks = objective or Unroll(),Ranks()
     keeper = _Keeper(checkpoint, ranks)
     saved,path = keeper.load()
-    if seed is None: seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
-    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, lr_labels=lr_labels, betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule if isinstance(schedule, str) else type(schedule).__qualname__), n_nets=n_nets, n_valid=n_valid, every=every, n_eval=n_eval,
-               keep=keep, average=average, seed=seed, data=data.name, images=list(syn.images.shape), learn=list(syn.learn), inner=asdict(syn.inner), bn=syn.bn,
-               clip=[clip.factor, clip.decay, clip.patience, clip.max_norm], objective=re.sub(r' at 0x\w+', '', objective.settings() if hasattr(objective, 'settings') else repr(objective)), examples=len(data.y_train), start=_looks(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
-    if saved and saved['run'].get('start') == syn.meta.get('start', ''): run['start'] = syn.meta['start']   # S as the call left it that was cut off
-    schedule,every = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule,every or max(1, iters//50)
+    if seed is None:
+        seed = saved['run']['seed'] if saved else ranks.from_first(lambda: secrets.randbelow(2**31))
+    schedule_name = schedule if isinstance(schedule, str) else type(schedule).__qualname__
+    settings = objective.settings() if hasattr(objective, 'settings') else repr(objective)
+    run = dict(iters=iters, batch_size=batch_size, lr=lr, lr_lrs=lr_lrs, lr_labels=lr_labels,
+               betas=list(betas), schedule=getattr(schedule, '__qualname__', schedule_name), n_nets=n_nets,
+               n_valid=n_valid, every=every, n_eval=n_eval, keep=keep, average=average, seed=seed,
+               data=data.name, images=list(syn.images.shape), learn=list(syn.learn),
+               inner=asdict(syn.inner), bn=syn.bn,
+               clip=[clip.factor, clip.decay, clip.patience, clip.max_norm],
+               objective=re.sub(r' at 0x\w+', '', settings), examples=len(data.y_train),
+               start=_to_four_digits(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs,
+                                          order=syn.order)))
+    if saved and saved['run'].get('start') == syn.meta.get('start', ''):
+        run['start'] = syn.meta['start']   # S as the call left it that was cut off
+    if isinstance(schedule, str): schedule = SCHEDULES.get(schedule, schedule)
+    every = every or max(1, iters//50)
     if balanced: run['balanced'] = True
     if checkpoint: run |= dict(rates=[float(schedule(i*iters//8, iters)) for i in range(8)], real=data.digest)
     data = data.to(device, dtype)
     try: real = data if n_valid == 0 else split_validation(data, n_valid, seed)
     except (TypeError, ValueError) as e: raise type(e)(str(e).replace('n must', 'n_valid must', 1)) from e
     syn.to(data.device, data.dtype)
-    source = source.to(data.device, data.dtype)   # a copy: a run draws the same networks whatever was drawn from the source before
+    # a copy: a run draws the same networks whatever was drawn from the source before
+    source = source.to(data.device, data.dtype)
     if getattr(source, 'seed', 0) is None: source.seed = seed
     run['source'] = source.describe()
-    if source.fixed: run['weights'] = _looks(source.stored()['params'])
-    if checkpoint and getattr(source, 'spec', 0) is None: run['network'] = str(source.state.net if source.fixed else source.net(0) if hasattr(source, 'net') else '')   # of somebody's own, as far as it can be told
+    if source.fixed: run['weights'] = _to_four_digits(source.stored()['params'])
+    if checkpoint and getattr(source, 'spec', 0) is None:   # somebody's own network, as far as it can be told
+        if source.fixed: run['network'] = str(source.state.net)
+        else: run['network'] = str(source.net(0) if hasattr(source, 'net') else '')
     syn.norm = data.norm
     syn.meta.setdefault('data', data.describe())   # what it is drawn by, on the way
     params = syn.named_parameters()
     own = dict(images=lr, raw_labels=lr if lr_labels is None else lr_labels)
     opt = torch.optim.Adam([dict(params=[p], lr=own.get(k, lr_lrs)) for k,p in params.items()], betas=betas)
-    gen,noise = torch.Generator(device=data.device).manual_seed(seed),torch.Generator().manual_seed(seed)   # of the batches; of dropout, augmentation and windows
-    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan, accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip, history=History(),
-                n_evals=iters//every + 2, started=time.perf_counter(), cbs=[Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs],
-                params=params, gen=gen, noise=noise, run=run, ranks=ranks, objective=objective, total=0., count=0, best=None, mean={k: p.detach().clone() for k,p in params.items()} if average else None)
+    gen = torch.Generator(device=data.device).manual_seed(seed)   # of the batches
+    noise = torch.Generator().manual_seed(seed)                   # of dropout, augmentation and windows
+    cbs = [Recorder(), *([Progress()] if progress and ranks.rank == 0 else []), *cbs]
+    loop = Loop(syn=syn, source=source, data=real, opt=opt, iters=iters, it=0, loss=math.nan,
+                accuracy=math.nan, mean_accuracy=math.nan, seconds=0., clip=clip, history=History(),
+                n_evals=iters//every + 2, started=time.perf_counter(), cbs=cbs, params=params, gen=gen,
+                noise=noise, run=run, ranks=ranks, objective=objective, total=0., count=0, best=None,
+                mean={k: p.detach().clone() for k,p in params.items()} if average else None)
 
     finished = getattr(objective, 'finished', lambda s: s)
     judge = getattr(objective, 'judge', lambda s, state, d: accuracy(trained(finished(s), state), d))
@@ -414,7 +534,8 @@ def distill(
         for k,p in tensors.items(): frozen.set_parameter(k, p.detach().clone())
         states = [replace(s, seed=seed) for s in judges(source, n_eval, seed, choose=True)]
         acc = sum(ranks.each(lambda s: judge(frozen, s, real), states))/len(states)
-        if loop.best is None or acc >= loop.best[0]: loop.best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
+        if loop.best is None or acc >= loop.best[0]:
+            loop.best = acc,loop.it,{k: p.detach().clone() for k,p in tensors.items()}
         return acc
 
     def validate():
@@ -436,23 +557,35 @@ def distill(
         loop.call('before_run')
         if not loop.it: validate()
         for it in range(loop.it, iters):
-            for g in loop.opt.param_groups: g['lr'] = g.setdefault('initial_lr', g['lr'])*schedule(it, iters)   # a callback may have put another
+            for g in loop.opt.param_groups:   # a callback may have put another rate
+                g['lr'] = g.setdefault('initial_lr', g['lr'])*schedule(it, iters)
             loop.opt.zero_grad()
-            states = [replace(s, seed=int(torch.randint(2**62, (), generator=noise))) for s in source.draw(n_nets)]   # fetch
-            batches = [real.batch(batch_size, gen, **(dict(balanced=True) if balanced else {})) for _ in states]
-            loop.loss,grads = ranks.mean(lambda mine: hypergradients(objective, syn, [states[i] for i in mine], [batches[i] for i in mine]), n_nets, list(params.values()), it)   # train on S, compute the objective
-            for p,g in zip(params.values(), grads): p.grad = g if math.isfinite(loop.loss) else torch.full_like(g, math.nan)
-            if loop.clip(list(params.values()), it, lambda: objective.explain(syn, states[0], batches[0]) if hasattr(objective, 'explain') else ''):
-                loop.opt.step()                                              # update S
+            # fetch networks
+            states = [replace(s, seed=int(torch.randint(2**62, (), generator=noise)))
+                      for s in source.draw(n_nets)]
+            how = dict(balanced=True) if balanced else {}
+            batches = [real.batch(batch_size, gen, **how) for _ in states]
+            # train on S, compute the objective
+            def gradients(mine):
+                return hypergradients(objective, syn, [states[i] for i in mine], [batches[i] for i in mine])
+            loop.loss,grads = ranks.mean(gradients, n_nets, list(params.values()), it)
+            for p,g in zip(params.values(), grads):
+                p.grad = g if math.isfinite(loop.loss) else torch.full_like(g, math.nan)
+            def explain():
+                return objective.explain(syn, states[0], batches[0]) if hasattr(objective, 'explain') else ''
+            if loop.clip(list(params.values()), it, explain):
+                loop.opt.step()   # update S
                 _check_finite(params, it)
                 if 'raw_lrs' in params:
                     with torch.no_grad():
                         r = params['raw_lrs']
-                        if (r < low).any() or (r > high).any(): r.clamp_(low, high); loop.history.bounded += 1
+                        if (r < low).any() or (r > high).any():
+                            r.clamp_(low, high)
+                            loop.history.bounded += 1
             else: loop.history.skipped += 1
             if average:
                 for k,p in params.items(): loop.mean[k].lerp_(p.detach(), 1 - average)
-            if hasattr(source, 'age'): source.age(syn)                       # networks that grow older by training on S
+            if hasattr(source, 'age'): source.age(syn)   # networks that grow older by training on S
             loop.it,loop.seconds = it + 1,time.perf_counter() - loop.started
             ranks.agree(lambda: loop.call('after_step'), StopDistill)
             if loop.it % every == 0 or loop.it == iters: validate()
@@ -472,7 +605,9 @@ def distill(
             loop.history.best_accuracy,loop.history.best_it = loop.best[:2]
         loop.opt.zero_grad()
         syn.init = source.stored() if source.fixed else None
-        syn.meta |= dict(data=data.describe(), source=source.describe(), outer_steps=loop.it, seconds=round(loop.seconds, 1), seed=seed,
-                         best_it=loop.history.best_it, validation_accuracy=loop.history.best_accuracy, objective=repr(objective), **(dict(start=run['start']) if checkpoint else {}))
+        syn.meta |= dict(data=data.describe(), source=source.describe(), outer_steps=loop.it,
+                         seconds=round(loop.seconds, 1), seed=seed, best_it=loop.history.best_it,
+                         validation_accuracy=loop.history.best_accuracy, objective=repr(objective),
+                         **(dict(start=run['start']) if checkpoint else {}))
         loop.call('after_run')
     return loop.history

@@ -14,9 +14,10 @@ from .kernel import embed
 
 # %% ../nbs/15_distribution_matching.ipynb #6c34f63b
 class DistributionMatch:
-    "The objective of Zhao and Bilen (2023): squared distances between the mean features of S and of a real batch, class by class, in the networks of the source, mostly fresh ones. For hard labels."
+    """The objective of Zhao and Bilen (2023): squared distances between the mean features of S and of a real
+    batch, class by class, in the networks of the source, mostly fresh ones. For hard labels."""
     def __init__(self,
-        augment:Siamese|str|None=None,  # transformation for both, such as `standard_augment(data)` or 'crop_rotate'
+        augment:Siamese|str|None=None,  # of both, such as `standard_augment(data)` or 'crop_rotate'
         layer:str|None=None,            # name of the module whose input is taken; None: the last linear layer
     ): self.augment,self.layer = _siamese(augment),layer
 
@@ -24,7 +25,8 @@ class DistributionMatch:
         y_s,(x,y),same = _hard(syn),batch,_transformation(self.augment, state)
         def by(v, labels): return by_class(embed(state, same(v), self.layer), labels, syn.n_classes)
         s,t = by(syn.images.flatten(0, 1), y_s),by(x, y)
-        return _total([(b.detach().mean(0) - a.mean(0)).square().sum() for a,b in zip(s, t) if len(a) and len(b)])
+        return _total([(b.detach().mean(0) - a.mean(0)).square().sum()
+                       for a,b in zip(s, t) if len(a) and len(b)])
     def __repr__(self): 
         said = [str(self.augment)]*bool(self.augment) + [f'layer={self.layer!r}']*bool(self.layer)
         return f'DistributionMatch({", ".join(said)})'

@@ -37,7 +37,8 @@ def interval(
     "Mean and 95 % interval by Student's t."
     from scipy.stats import t
     n = len(values)
-    return statistics.mean(values),t.ppf(.975, n - 1)*statistics.stdev(values)/math.sqrt(n) if n > 1 else math.nan
+    half = t.ppf(.975, n - 1)*statistics.stdev(values)/math.sqrt(n) if n > 1 else math.nan
+    return statistics.mean(values),half
 
 # %% ../nbs/17_evaluate.ipynb #c844607e
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class Score:
                    sum(s.diverged for s in scores), sum(s.constant for s in scores), scores[0].largest)
 
     @property
-    def mean(self) -> float: "Mean accuracy."; return sum(self.all)/len(self.all)
+    def mean(self) -> float:
+        "Mean accuracy."
+        return sum(self.all)/len(self.all)
     @property
     def balanced(self) -> float|None:
         "Mean balanced accuracy, where it was measured."
@@ -93,7 +96,8 @@ class Score:
     def half(self) -> float:
         "Half of the mean's 95 % interval: over the sets, where there are several, else over the networks."
         k = len(self.all)//self.sets
-        return interval([statistics.mean(self.all[i*k:(i+1)*k]) for i in range(self.sets)] if self.sets > 1 else self.all)[1]
+        def of_set(i): return statistics.mean(self.all[i*k:(i+1)*k])
+        return interval([of_set(i) for i in range(self.sets)] if self.sets > 1 else self.all)[1]
 
     @property
     def failed(self) -> str:
@@ -142,7 +146,8 @@ class Score:
 
 # %% ../nbs/17_evaluate.ipynb #7f886086
 def _same_norm(a, b):
-    "Whether two normalisations, or embeddings, are one up to the rounding of another machine: means count in units of the standard deviation."
+    """Whether two normalisations, or embeddings, are one up to the rounding of another machine: means count
+    in units of the standard deviation."""
     if set(a) != set(b) or any(a[k].shape != b[k].shape for k in a): return False
     a,b = ({k: v.double().cpu() for k,v in d.items()} for d in (a, b))
     unit = {k: b['std'] if k == 'mean' else v.abs().clamp(min=.1*(k != 'std')) for k,v in b.items()}
@@ -152,12 +157,17 @@ def check_fits(
     syn:Synthetic,  # a synthetic set
     data:Data,      # the real set to use it with
 ):
-    "Raise ValueError, in one sentence, if a set and a data set do not belong together: shape, classes or normalisation."
-    if syn.shape != tuple(data.shape): raise ValueError(f'the set has examples of shape {syn.shape}, but {data.name} has {tuple(data.shape)}')
-    if syn.n_classes != data.n_classes: raise ValueError(f'the set has {syn.n_classes} classes, but {data.name} has {data.n_classes}')
+    """Raise ValueError, in one sentence, if a set and a data set do not belong together: shape, classes or
+    normalisation."""
+    if syn.shape != tuple(data.shape):
+        raise ValueError(f'the set has examples of shape {syn.shape}, but {data.name} has '
+                         f'{tuple(data.shape)}')
+    if syn.n_classes != data.n_classes:
+        raise ValueError(f'the set has {syn.n_classes} classes, but {data.name} has {data.n_classes}')
     if syn.norm is not None:
         if not _same_norm(syn.norm.state(), data.norm.state()):
-            raise ValueError(f'the set was made in another normalisation than that of {data.name} as loaded here: load it with the size that the set was made with, and norm=syn.norm '
+            raise ValueError(f'the set was made in another normalisation than that of {data.name} as loaded '
+                             'here: load it with the size that the set was made with, and norm=syn.norm '
                              f'({syn.meta.get("data", {}).get("name", "unknown data set")})')
 
 def check_made_for(
@@ -170,17 +180,18 @@ def check_made_for(
     if made.get('digest'): same = made['digest'] == data.digest
     else: same = all(k not in made or made[k] == now[k] for k in ('classes', 'n_train', 'n_test'))
     if not same:
-        raise ValueError(f'data must be given, those that the set was made for: {data.name!r} as it is loaded here '
-                         'has other contents, classes, split or normalisation')
+        raise ValueError(f'data must be given, those that the set was made for: {data.name!r} as it is '
+                         'loaded here has other contents, classes, split or normalisation')
 
+# %% ../nbs/17_evaluate.ipynb #02a96614
 def evaluate(
     syn:Synthetic,            # the set to judge
-    source=None,              # networks to train: a source, or None for the initialisation stored with the set
+    source=None,              # networks to train: a source; None: the initialisation stored with the set
     data:Data|None=None,      # its test split is the judge; None loads the data set the set was made for
-    n_nets:int=20,            # held-out networks, or as many as there are; a fixed initialisation is trained once whatever this says
+    n_nets:int=20,            # held-out networks; a fixed initialisation is trained once whatever this says
     seed:int=0,               # which held-out networks; negative ones are for choosing
     batch_size:int|None=None, # test images at a time, as in `accuracy`
-    workers:int|None=None,    # networks at a time on a CPU, each on one core; by default as many as torch computes with
+    workers:int|None=None,    # networks at a time on a CPU, each on one core; None: torch's threads
     progress:bool=True,       # show a progress bar if it takes over two seconds
 ) -> Score:                   # `.mean`, `.std`, `.half`, `.all`, in [0, 1]
     """Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set.
@@ -188,21 +199,26 @@ def evaluate(
     _check_count('n_nets', n_nets)
     if data is None:
         name = syn.meta.get('data', {}).get('name')
-        if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
-        data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm)   # words by the vectors that the set knows, images on its scale
+        if not name:
+            raise ValueError('data must be given: the set does not say which data set it was made for')
+        # words by the vectors that the set knows, images on its scale
+        data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm)
         check_made_for(syn, data)
     check_fits(syn, data)
     if source is None: source = stored_source(syn)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]   # of dropout
+    # the seed is that of dropout
+    states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]
     score = _evaluated(syn, states, data, batch_size, workers, progress)
     if seed >= 0: score.warn('evaluate')   # who chooses tries what fails, too
     return score
 
 def _evaluated(syn, states, data, batch_size, workers, progress):
     "The score of networks that are trained on S: one by one, side by side, or as one."
-    if data.device.type == 'cpu' or len(states) == 1 or not can_stack(states[0].net) or any(s.net is not states[0].net for s in states):
+    first = states[0].net
+    alone = data.device.type == 'cpu' or len(states) == 1 or not can_stack(first)
+    if alone or any(s.net is not first for s in states):
         with _tally(len(states), 'evaluate', show=progress and len(states) > 1) as tell:
             def one(s):
                 judged = scored(trained(syn, s, progress=progress and len(states) == 1), data, batch_size)
@@ -213,6 +229,7 @@ def _evaluated(syn, states, data, batch_size, workers, progress):
     together = trained(syn, stack(states))   # a small network leaves a GPU idle
     return Score.of([scored(s, data, batch_size) for s in unstack(together)], data)
 
+# %% ../nbs/17_evaluate.ipynb #93d92274
 def made_for(
     syn:Synthetic,  # a saved set
 ) -> dict:          # as `make_net` takes it, without shape, classes and seed; {} if it is not known
@@ -228,8 +245,12 @@ def stored_source(
     if syn.init: return stored_init(syn.init, net)
     def new(made):
         if made.get('sources'): return Mixture(*map(new, made['sources']))
-        if made.get('source') == 'PretrainedPool': raise ValueError('source must be given: the set was made for networks trained beforehand, which it does not hold; name the folder that pretrain kept them in')
-        if not made.get('net'): raise ValueError('source must be given: the set stores neither initial weights nor a network it was made for')
+        if made.get('source') == 'PretrainedPool':
+            raise ValueError('source must be given: the set was made for networks trained beforehand, which '
+                             'it does not hold; name the folder that pretrain kept them in')
+        if not made.get('net'):
+            raise ValueError('source must be given: the set stores neither initial weights nor a network it '
+                             'was made for')
         known_net(made['net'])   # of a file: looked at before it is made
         spec = {k: v for k,v in made['net'].items() if k != 'seed'}
         return RandomInit(lambda: make_net(**spec))
@@ -245,34 +266,44 @@ def tune_lr(
     seed:int=0,           # of the validation split and of the networks
     progress:bool=True,   # show a progress bar if it takes over two seconds
 ) -> Synthetic:           # a copy with the best of them
-    "Give a set (random real examples, class means, ...) the step size that does best on a validation split of the training data."
+    """Give a set (random real examples, class means, ...) the step size that does best on a validation split
+    of the training data."""
     valid = split_validation(data, seed=seed)
-    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size', progress)), key=lambda s: evaluate(s, source, valid, n_nets, seed=-1 - seed, progress=progress).mean)
+    def accuracy_of(s):
+        return evaluate(s, source, valid, n_nets, seed=-1 - seed, progress=progress).mean
+    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size', progress)), key=accuracy_of)
 
 # %% ../nbs/17_evaluate.ipynb #e6984a47
 LOSSES = dict(cross_entropy=loss_fn, squared_error=lambda out, y: squared_error(out, y, out.shape[1]))
 
 @dataclass(frozen=True)
 class Protocol:
-    "How networks are trained from scratch on a set, whoever made it, by SGD (Zhao et al. 2021). Of several step sizes the one that is best on validation data is taken."
+    """How networks are trained from scratch on a set, whoever made it, by SGD (Zhao et al. 2021). Of several
+    step sizes the one that is best on validation data is taken."""
     epochs:int|None=None      # passes over the set; None: 300, or 1000 with augmentation
     lrs:tuple=(.01,)          # step sizes to choose from; a tenth of it in the second half
     momentum:float=.9         # of SGD
     weight_decay:float=5e-4   # of SGD
     batch_size:int=256        # examples a step; a smaller set is one batch
-    augment:str|None=None     # 'standard': the field's Siamese augmentation for that data set; or a strategy of `Siamese`
+    augment:str|None=None     # 'standard': the data set's usual Siamese augmentation; or a `Siamese` strategy
     loss:str='cross_entropy'  # or 'squared_error', for labels that were learned for a regression
 
     def __post_init__(self):
         if self.epochs is not None: _check_count('epochs', self.epochs)
         _check_count('batch_size', self.batch_size)
-        if not self.lrs or not all(0 < v < math.inf for v in self.lrs): raise ValueError(f'lrs must be positive numbers, got {self.lrs!r}')
-        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf: raise ValueError(f'momentum must be in [0, 1) and weight_decay >= 0, got {self.momentum!r} and {self.weight_decay!r}')
+        if not self.lrs or not all(0 < v < math.inf for v in self.lrs):
+            raise ValueError(f'lrs must be positive numbers, got {self.lrs!r}')
+        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f'momentum must be in [0, 1) and weight_decay >= 0, got {self.momentum!r} and '
+                             f'{self.weight_decay!r}')
         if self.augment not in (None, 'standard'): Siamese(self.augment)
-        if self.loss not in LOSSES: raise ValueError(f'loss must be one of {", ".join(LOSSES)}, got {self.loss!r}')
+        if self.loss not in LOSSES:
+            raise ValueError(f'loss must be one of {", ".join(LOSSES)}, got {self.loss!r}')
 
     @property
-    def n_epochs(self) -> int: "Passes over the set."; return self.epochs or (1000 if self.augment else 300)
+    def n_epochs(self) -> int:
+        "Passes over the set."
+        return self.epochs or (1000 if self.augment else 300)
 
 LRS = (.001, .005, .01, .05, .1)
 PROTOCOLS = dict(plain=Protocol(), tuned=Protocol(lrs=LRS), augmented=Protocol(augment='standard'))
@@ -286,16 +317,19 @@ def get_protocol(
     return PROTOCOLS[p]
 
 # %% ../nbs/17_evaluate.ipynb #192cc945
-_ROWWISE = nn.Conv2d,nn.Linear,nn.GroupNorm,nn.Identity,nn.MaxPool2d,nn.AvgPool2d,nn.ReLU,nn.LeakyReLU,nn.Softplus,nn.GELU,nn.Sigmoid,nn.Tanh
+_ROWWISE = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU,
+            nn.LeakyReLU, nn.Softplus, nn.GELU, nn.Sigmoid, nn.Tanh)
 
 def _one_for_one(net):
     "Whether each example's output surely depends on that example alone: a sequence of well-known layers."
-    return all(type(m) in (nn.Sequential, *_ROWWISE) or type(m) is nn.Flatten and m.start_dim == 1 for m in net.modules())
+    return all(type(m) in (nn.Sequential, *_ROWWISE) or type(m) is nn.Flatten and m.start_dim == 1
+               for m in net.modules())
 
 _CACHE = 2_000_000   # numbers
 
 def _at_once(net, images):
-    "Examples at a time: as many as leave every layer's output within a core's cache, or all if a layer looks at the whole batch."
+    """Examples at a time: as many as leave every layer's output within a core's cache, or all if a layer
+    looks at the whole batch."""
     if images.device.type != 'cpu' or not _one_for_one(net): return len(images)
     sizes = []
     hooks = [m.register_forward_hook(lambda m, i, o: sizes.append(o.numel())) for m in net.modules()]
@@ -305,7 +339,8 @@ def _at_once(net, images):
 
 def _halved(x):
     "`avg_pool2d(x, 2)`."
-    if x.device.type != 'cpu' or not x.is_contiguous(): return F.avg_pool2d(x, 2)   # torch's is quick with channels last
+    if x.device.type != 'cpu' or not x.is_contiguous():
+        return F.avg_pool2d(x, 2)   # torch's is quick with channels last
     h,w = (n//2*2 for n in x.shape[-2:])
     rows = x[..., 0:h:2, :w] + x[..., 1:h:2, :w]
     return (rows[..., 0::2] + rows[..., 1::2])*.25
@@ -313,19 +348,24 @@ def _halved(x):
 @contextmanager
 def _quick(net):
     "Inside, the network's poolings by 2 x 2 means are computed by `_halved`."
-    pools = [m for m in net.modules() if type(m) is nn.AvgPool2d and m.kernel_size in (2, (2, 2)) and m.stride in (2, (2, 2)) and m.padding in (0, (0, 0)) and not m.ceil_mode and m.divisor_override is None]
+    def by_2x2_means(m):
+        return (type(m) is nn.AvgPool2d and m.kernel_size in (2, (2, 2)) and m.stride in (2, (2, 2))
+                and m.padding in (0, (0, 0)) and not m.ceil_mode and m.divisor_override is None)
+    pools = [m for m in net.modules() if by_2x2_means(m)]
     for m in pools: m.forward = _halved
     try: yield net
     finally:
         for m in pools: del m.forward
 
 class _TenthInSecondHalf:
-    "A tenth of the rate from the middle pass on."
+    "A schedule that divides the rate by ten from the middle pass on."
     def __init__(self, opt, steps, a_pass):
         self.opt,self.left = opt,steps//a_pass//2*a_pass
         self._cut()
 
-    def step(self): self.left -= 1; self._cut()
+    def step(self):
+        self.left -= 1
+        self._cut()
     def _cut(self):
         for g in self.opt.param_groups if self.left == 0 else (): g['lr'] /= 10
 
@@ -342,23 +382,28 @@ def fit(
     protocol='plain',        # a name or a `Protocol`; the first of its step sizes is used
     seed:int=0,              # of the order, of the augmentation and of dropout
     augment=None,            # the `Siamese` that the protocol asks for, if any
-    tick=None,               # called after each epoch; None: there is a bar if training takes over two seconds
+    tick=None,               # called after each epoch; None: a bar if training takes over two seconds
 ) -> nn.Module:              # the network, in eval mode
     "Train a network from scratch on a set, by a protocol."
     if tick is None:
-        with _tally(get_protocol(protocol).n_epochs, 'fit', 'epoch') as tell: return fit(net, images, labels, protocol, seed, augment, tell)
+        with _tally(get_protocol(protocol).n_epochs, 'fit', 'epoch') as tell:
+            return fit(net, images, labels, protocol, seed, augment, tell)
     p = get_protocol(protocol)
-    if p.augment and augment is None: raise ValueError(f'augment must be given for a protocol with augmentation, got None for {p.augment!r}')
+    if p.augment and augment is None:
+        raise ValueError('augment must be given for a protocol with augmentation, got None for '
+                         f'{p.augment!r}')
     on_cpu,normed = images.device.type == 'cpu',any(isinstance(m, nn.GroupNorm) for m in net.modules())
-    if images.dim() == 4 and not (on_cpu and normed):   # torch's group norm is three times slower with channels last
-        net,images = net.to(memory_format=torch.channels_last),images.contiguous(memory_format=torch.channels_last)
+    if images.dim() == 4 and not (on_cpu and normed):
+        # torch's group norm is three times slower with channels last
+        net = net.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
     with _quick(net):
         return train_on(net, images, labels, seed=seed, augment=augment, at_once=_at_once(net, images),
                         tick=tick, **_by_protocol(p))
 
 # %% ../nbs/17_evaluate.ipynb #acfb6c9b
 def _fit_stack(states, images, labels, protocol, seeds, augment, tick=None):
-    "The same for many networks as one; each has its own order and augmentation."
+    "`fit` for many networks stacked into one, each with an order and augmentation of its own."
     net,score = Stacked(states),LOSSES[protocol.loss]
     def loss(out, y): return vmap(score)(out, y).sum()
     how = dict(_by_protocol(protocol), loss=loss)
@@ -366,7 +411,8 @@ def _fit_stack(states, images, labels, protocol, seeds, augment, tick=None):
     return net.states()
 
 def _pairs(sets, data, loss='cross_entropy'):
-    "What users hand over, as a list of (images, labels) on the data's device. A `Synthetic` says itself what its labels are; others are checked for the loss."
+    """What users hand over, as a list of (images, labels) on the data's device. A `Synthetic` says itself
+    what its labels are; others are checked for the loss."""
     many = sets if isinstance(sets, list) else [sets]
     if not many: raise ValueError('sets must hold at least one set, got an empty list')
     out = []
@@ -375,8 +421,11 @@ def _pairs(sets, data, loss='cross_entropy'):
             check_fits(s, data)
             x,y = s.images.detach().flatten(0, 1),s.labels.detach().flatten(0, 1)
         elif isinstance(s, tuple) and len(s) == 2: x,y = check_pair(*s, data, loss)
-        else: raise TypeError(f'sets must be a Synthetic, a pair (images, labels) or a list of them, got {type(s).__name__}')
-        out.append((x.to(data.device, data.dtype), y.to(data.device, data.dtype if y.is_floating_point() else None)))
+        else:
+            raise TypeError('sets must be a Synthetic, a pair (images, labels) or a list of them, got '
+                            f'{type(s).__name__}')
+        kind = data.dtype if y.is_floating_point() else None
+        out.append((x.to(data.device, data.dtype), y.to(data.device, kind)))
     return out
 
 # %% ../nbs/17_evaluate.ipynb #b4d940b1
@@ -412,13 +461,13 @@ def _accuracies(jobs, data, protocol, augment, workers, tell):
     return _side_by_side(one, jobs, min(workers, len(jobs)))
 
 def benchmark(
-    sets,                    # a `Synthetic`, a pair (images, labels), normalised as `data` is, or a list of them
-    data:Data,               # the real set; its test split is scored once for each network, at the end of training
-    net='ConvNet',           # architecture: a name, a dict for `make_net`, a function that makes a network, or a source
+    sets,                    # a `Synthetic`, a pair (images, labels) normalised like `data`, or a list
+    data:Data,               # the real set; its test split scores each network once, at the end of training
+    net='ConvNet',           # a name, a dict for `make_net`, a function that makes a network, or a source
     protocol='plain',        # a name in PROTOCOLS, or a `Protocol`
     n_nets:int=5,            # networks a set
     seed:int=0,              # of the networks and the order of their batches
-    workers:int|None=None,   # networks at a time on a CPU, each on one core; by default as many as torch computes with
+    workers:int|None=None,   # networks at a time on a CPU, each on one core; None: torch's threads
     progress:bool=True,      # show a progress bar if it takes over two seconds
 ) -> Score:                  # `.mean`, `.std`, `.half`, `.all`, `.lr`, accuracies in [0, 1]
     """Accuracy of networks trained from scratch on the examples of a set, by one protocol for all. Step
@@ -427,7 +476,9 @@ def benchmark(
     _check_count('n_nets', n_nets)
     p = get_protocol(protocol)
     pairs,source = _pairs(sets, data, p.loss),_net_source(net, data).to(data.device, data.dtype)
-    augment = None if p.augment is None else standard_augment(data) if p.augment == 'standard' else Siamese(p.augment)
+    augment = None
+    if p.augment is not None:
+        augment = standard_augment(data) if p.augment == 'standard' else Siamese(p.augment)
     workers = torch.get_num_threads() if workers is None else workers
     _check_count('workers', workers)
     def jobs(pairs, n, choose=False):
@@ -453,9 +504,12 @@ def benchmark(
 # %% ../nbs/17_evaluate.ipynb #0813707d
 ARCHS = {'MLP': dict(name='MLP'), 'LeNet': dict(name='LeNet'),
          'ConvNet': dict(name='ConvNet'), 'ConvNet, no norm': dict(name='ConvNet', norm='none'),
-         'AlexNet, no norm': dict(name='AlexNet', norm='none'), 'AlexNet, instance': dict(name='AlexNet', norm='instance'),
-         'ResNet18, instance': dict(name='ResNet18', norm='instance'), 'ResNet18, batch': dict(name='ResNet18', norm='batch'),
-         'VGG11, instance': dict(name='VGG11', norm='instance'), 'VGG11, batch': dict(name='VGG11', norm='batch')}
+         'AlexNet, no norm': dict(name='AlexNet', norm='none'),
+         'AlexNet, instance': dict(name='AlexNet', norm='instance'),
+         'ResNet18, instance': dict(name='ResNet18', norm='instance'),
+         'ResNet18, batch': dict(name='ResNet18', norm='batch'),
+         'VGG11, instance': dict(name='VGG11', norm='instance'),
+         'VGG11, batch': dict(name='VGG11', norm='batch')}
 
 def cross_architecture(
     sets,              # as in `benchmark`
@@ -463,8 +517,10 @@ def cross_architecture(
     archs=None,        # names in ARCHS, or name -> dict for `make_net`; None: all of ARCHS
     **kwargs,          # further arguments of `benchmark`: protocol, n_nets, seed, workers, progress
 ) -> dict:             # name -> Score
-    "Judge a set on networks of several architectures, all by one protocol. Raises ValueError for an architecture that does not fit the images, before any work."
-    archs = ARCHS if archs is None else archs if isinstance(archs, dict) else {a: ARCHS[a] if a in ARCHS else dict(name=a) for a in archs}
+    """Judge a set on networks of several architectures, all by one protocol. Raises ValueError for an
+    architecture that does not fit the images, before any work."""
+    if archs is None: archs = ARCHS
+    elif not isinstance(archs, dict): archs = {a: ARCHS[a] if a in ARCHS else dict(name=a) for a in archs}
     sources = {k: _net_source(v, data) for k,v in archs.items()}
     return {k: benchmark(sets, data, s, **kwargs) for k,s in sources.items()}
 
@@ -472,14 +528,20 @@ def plot_scores(
     scores:dict,   # set -> architecture -> Score
     ylabel:str='test accuracy, %',
 ):                 # a matplotlib figure
-    "A group of bars for each architecture, a bar for each set, with standard deviations where there are several networks."
+    """A group of bars for each architecture, a bar for each set, with standard deviations where there are
+    several networks."""
     from matplotlib.figure import Figure
     archs = list(next(iter(scores.values())))
     fig = Figure(figsize=(max(4, 1 + 1.1*len(archs)*max(1, len(scores)/3)), 3.2), layout='constrained')
     ax,w = fig.subplots(),.8/len(scores)
-    for i,((row,rs),c) in enumerate(zip(scores.items(), cycle(('#D55E00', '#CC79A7', '#0072B2', '#009E73', '#56B4E9', '#999999')))):
-        ax.bar([j + w*(i - (len(scores)-1)/2) for j in range(len(archs))], [100*rs[a].mean for a in archs], w, yerr=[100*rs[a].std if len(rs[a].all) > 1 else math.nan for a in archs], color=c, label=row, capsize=2)
-    ax.set(xticks=range(len(archs)), xticklabels=[a.replace(', ', '\n') for a in archs], ylabel=ylabel, ylim=(0, 100)); ax.grid(alpha=.3, axis='y')
+    colours = cycle(('#D55E00', '#CC79A7', '#0072B2', '#009E73', '#56B4E9', '#999999'))
+    for i,((row,rs),c) in enumerate(zip(scores.items(), colours)):
+        places = [j + w*(i - (len(scores)-1)/2) for j in range(len(archs))]
+        spread = [100*rs[a].std if len(rs[a].all) > 1 else math.nan for a in archs]
+        ax.bar(places, [100*rs[a].mean for a in archs], w, yerr=spread, color=c, label=row, capsize=2)
+    names = [a.replace(', ', '\n') for a in archs]
+    ax.set(xticks=range(len(archs)), xticklabels=names, ylabel=ylabel, ylim=(0, 100))
+    ax.grid(alpha=.3, axis='y')
     fig.legend(loc='outside upper center', ncols=4, fontsize=8)
     return fig
 
@@ -487,17 +549,22 @@ def plot_scores(
 def storage(
     syn:Synthetic,  # a set
 ) -> dict:          # bytes by part, their sum, and the sum in real images
-    "What has to be kept to train on a set as it was made for. Hard labels are whole numbers of the fewest bytes; the known initial weights of a fixed initialisation are reported beside the sum, as a seed can stand for them."
+    """What has to be kept to train on a set as it was made for. Hard labels are whole numbers of the fewest
+    bytes; the known initial weights of a fixed initialisation are reported beside the sum, as a seed can
+    stand for them."""
     def size(*ts): return sum(t.numel()*t.element_size() for t in ts)
     small = 1 if syn.n_classes <= 256 else 2 if syn.n_classes <= 65_536 else 4
-    parts = dict(images=size(syn.images), labels=size(syn.labels) if syn.labels.is_floating_point() else syn.labels.numel()*small, lrs=size(syn.raw_lrs),
+    labels = size(syn.labels) if syn.labels.is_floating_point() else syn.labels.numel()*small
+    parts = dict(images=size(syn.images), labels=labels, lrs=size(syn.raw_lrs),
                  statistics=size(*syn.stats.values()), order=0 if syn.order is None else syn.order.numel()*4)
     total = sum(parts.values())
     init = 0 if not syn.init else size(*syn.init['params'].values(), *syn.init['buffers'].values())
     return parts | dict(total=total, real_images=total/math.prod(syn.shape), initial_weights=init)
 
 # %% ../nbs/17_evaluate.ipynb #d72d6cc4
-def _robust(v): return (math.exp(v) - math.exp(-1))/(math.e - math.exp(-1))
+def _robust(v):
+    "A difference in [-1, 1] on an exponential scale from 0 to 1."
+    return (math.exp(v) - math.exp(-1))/(math.e - math.exp(-1))
 
 def _check_accuracy(**kw):
     for k,v in kw.items():
@@ -522,7 +589,8 @@ def augment_robust_score(
     gamma:float=.5,     # weight of the augmented difference
 ) -> float:             # in [0, 1], more is better
     "DD-Ranking's augmentation-robust score of four accuracies in [0, 1]."
-    _check_accuracy(syn_aug=syn_aug, random_aug=random_aug, syn_plain=syn_plain, random_plain=random_plain, gamma=gamma)
+    _check_accuracy(syn_aug=syn_aug, random_aug=random_aug, syn_plain=syn_plain, random_plain=random_plain,
+                    gamma=gamma)
     return _robust(gamma*(syn_aug - random_aug) + (1 - gamma)*(syn_plain - random_plain))
 
 def ranking(
@@ -534,14 +602,20 @@ def ranking(
     random_aug:float|None=None, # of the random ones, with augmentation
 ) -> dict:                      # hlr, ior, lrs and, with the last two, ars
     "DD-Ranking's numbers for accuracies in [0, 1]."
-    out = dict(hlr=real_hard - syn_hard, ior=syn_any - random_any, lrs=label_robust_score(syn_hard, real_hard, syn_any, random_any))
-    return out if syn_aug is None else out | dict(ars=augment_robust_score(syn_aug, random_aug, syn_any, random_any))
+    out = dict(hlr=real_hard - syn_hard, ior=syn_any - random_any,
+               lrs=label_robust_score(syn_hard, real_hard, syn_any, random_any))
+    if syn_aug is None: return out
+    return out | dict(ars=augment_robust_score(syn_aug, random_aug, syn_any, random_any))
 
+# %% ../nbs/17_evaluate.ipynb #61558036
 def hardened(
     pair,    # a `Synthetic` or (images, labels)
 ):           # the same with each soft label replaced by its largest class
     "A set with hard labels."
-    if isinstance(pair, Synthetic): return pair if pair.labels.dim() == 2 else pair.changed(labels=pair.labels.detach().argmax(-1), learn=tuple(k for k in pair.learn if k != 'labels'))
+    if isinstance(pair, Synthetic):
+        if pair.labels.dim() == 2: return pair
+        learn = tuple(k for k in pair.learn if k != 'labels')
+        return pair.changed(labels=pair.labels.detach().argmax(-1), learn=learn)
     x,y = pair
     return x,y.argmax(1) if y.dim() == 2 else y
 
@@ -549,11 +623,12 @@ def robustness(
     sets,                   # as in `benchmark`
     data:Data,              # the real set
     net='ConvNet',          # architecture
-    full:float|None=None,   # accuracy of the full training set under the plain protocol, in [0, 1], if it is known; None trains one network on it
+    full:float|None=None,   # plain-protocol accuracy of the full training set, in [0, 1]; None: measure it
     full_epochs:int=30,     # epochs of that training
     **kwargs,               # further arguments of `benchmark`: n_nets, seed, workers, progress
 ) -> dict:                  # hlr, ior, lrs, ars and the accuracies they are made of, all in [0, 1]
-    "DD-Ranking's four numbers for a set. The step size of the plain runs is chosen on validation data, for S and for random real examples alike; nothing is chosen on the test set."
+    """DD-Ranking's four numbers for a set. The step size of the plain runs is chosen on validation data, for
+    S and for random real examples alike; nothing is chosen on the test set."""
     many = sets if isinstance(sets, list) else [sets]
     n = max(1, round(len(_pairs(many[:1], data)[0][1])/data.n_classes))
     random = [Synthetic.real(data, ipc=n, seed=kwargs.get('seed', 0)*1000 + i) for i in range(len(many))]
@@ -561,7 +636,10 @@ def robustness(
     hard = mean([hardened(s) for s in many], 'tuned')
     soft = any((s.labels if isinstance(s, Synthetic) else s[1]).is_floating_point() for s in many)
     own = mean(many, 'tuned') if soft else hard
-    a = dict(syn_hard=hard, syn_any=own, random_any=mean(random, 'tuned'), syn_aug=mean(many, 'augmented'), random_aug=mean(random, 'augmented'))
-    if full is None: full = benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full_epochs), n_nets=1, seed=kwargs.get('seed', 0)).mean
+    a = dict(syn_hard=hard, syn_any=own, random_any=mean(random, 'tuned'), syn_aug=mean(many, 'augmented'),
+             random_aug=mean(random, 'augmented'))
+    if full is None:
+        full = benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full_epochs), n_nets=1,
+                         seed=kwargs.get('seed', 0)).mean
     a['real_hard'] = full
     return ranking(**a) | a

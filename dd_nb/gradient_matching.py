@@ -22,12 +22,14 @@ DISTANCES = 'cosine','mse'
 def gradient_distance(
     a:list,             # gradients, a tensor for each parameter
     b:list,             # the same of other data
-    how:str='cosine',   # 'cosine': unit by unit, of parameters with two dimensions or more; 'mse': squared differences of all, over squared lengths of `b`
+    how:str='cosine',   # 'cosine': unit by unit, of weight matrices; 'mse': relative squared distance of all
 ) -> Tensor:            # scalar
     "How much two gradients differ: layer by layer, as in Zhao et al. (2021), or as a whole."
     if how not in DISTANCES: raise ValueError(f'how must be one of {", ".join(DISTANCES)}, got {how!r}')
     pairs = [(as_real(u), as_real(v)) for u,v in zip(a, b)]
-    if how == 'mse': return sum((u - v).square().sum() for u,v in pairs)/sum(v.square().sum() for _,v in pairs).clamp(min=1e-12)
+    if how == 'mse':
+        squares = sum(v.square().sum() for _,v in pairs).clamp(min=1e-12)
+        return sum((u - v).square().sum() for u,v in pairs)/squares
     rows = [(u.flatten(1), v.flatten(1)) for (u,v),g in zip(pairs, a) if g.dim() > 1]
     if not rows: raise ValueError("how must be 'mse' for a network without weight matrices, got 'cosine'")
     return sum((1 - (u*v).sum(1)/(u.norm(dim=1)*v.norm(dim=1) + 1e-6)).sum() for u,v in rows)
@@ -43,14 +45,18 @@ def by_class(
 
 def _hard(syn):
     "The labels of S, (n,) long. Raises ValueError for soft ones, which belong to no class alone."
-    if syn.raw_labels.dim() != 2: raise ValueError('labels must be hard to match S and real data class by class, got soft ones')
+    if syn.raw_labels.dim() != 2:
+        raise ValueError('labels must be hard to match S and real data class by class, got soft ones')
     return syn.labels.flatten(0, 1)
 
-def _siamese(augment): "A transformation, from what users type."; return Siamese(augment) if isinstance(augment, str) else augment
+def _siamese(augment):
+    "A transformation, from what users type."
+    return Siamese(augment) if isinstance(augment, str) else augment
 
 def _total(parts):
     "The sum over the classes that S and the real batch share. Raises ValueError if there are none."
-    if not parts: raise ValueError('the real batch has no example of any class of S: take a larger batch_size')
+    if not parts:
+        raise ValueError('the real batch has no example of any class of S: take a larger batch_size')
     return sum(parts)
 
 def _transformation(augment, state):
@@ -59,12 +65,14 @@ def _transformation(augment, state):
     return augment.draw(None if state.seed is None else torch.Generator().manual_seed(state.seed % 2**63))
 
 class GradientMatch:
-    "The objective of Zhao et al. (2021): the distance between the gradients of S and of a real batch, class by class, at a network's weights; with `augment`, that of Zhao and Bilen (2021). For hard labels."
+    """The objective of Zhao et al. (2021): the distance between the gradients of S and of a real batch, class
+    by class, at a network's weights; with `augment`, that of Zhao and Bilen (2021). For hard labels."""
     def __init__(self,
         distance:str='cosine',          # one of DISTANCES
-        augment:Siamese|str|None=None,  # transformation for both, such as `standard_augment(data)` or 'crop_rotate'
+        augment:Siamese|str|None=None,  # of both, such as `standard_augment(data)` or 'crop_rotate'
     ):
-        if distance not in DISTANCES: raise ValueError(f'distance must be one of {", ".join(DISTANCES)}, got {distance!r}')
+        if distance not in DISTANCES:
+            raise ValueError(f'distance must be one of {", ".join(DISTANCES)}, got {distance!r}')
         self.distance,self.augment = distance,_siamese(augment)
 
     def __call__(self, syn, state, batch):
@@ -76,5 +84,7 @@ class GradientMatch:
             target = torch.full((len(x),), c, device=x.device)
             return torch.autograd.grad(loss_fn(state(same(x)), target), ps, create_graph=create_graph)
         pairs = zip(by_class(syn.images.flatten(0, 1), y_s, syn.n_classes), by_class(x, y, syn.n_classes))
-        return _total([gradient_distance(gradient(s, c, True), gradient(t, c), self.distance) for c,(s,t) in enumerate(pairs) if len(s) and len(t)])
-    def __repr__(self): return f'GradientMatch({self.distance!r}' + (f', {self.augment}' if self.augment else '') + ')'
+        return _total([gradient_distance(gradient(s, c, True), gradient(t, c), self.distance)
+                       for c,(s,t) in enumerate(pairs) if len(s) and len(t)])
+    def __repr__(self):
+        return f'GradientMatch({self.distance!r}' + (f', {self.augment}' if self.augment else '') + ')'

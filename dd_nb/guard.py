@@ -56,7 +56,8 @@ def check_kind(
                 raise ValueError(f'net must have seen a batch before, got the uninitialised {where}')
             if v.layout != torch.strided:
                 layout = str(v.layout).removeprefix('torch.')
-                raise ValueError(f'net must have dense parameters and buffers, got {where}, whose {k!r} is {layout}')
+                raise ValueError(f'net must have dense parameters and buffers, got {where}, whose {k!r} is '
+                                 f'{layout}')
         for k,v in vars(m).items():
             if torch.is_tensor(v) and v.requires_grad and v.is_leaf:
                 raise ValueError(f'net must register what is learned, got {where}, whose attribute {k!r} '
@@ -75,7 +76,8 @@ def _traces(v, found, depth=3):
 def copied(
     net:nn.Module,  # any module that `check_kind` takes
 ) -> nn.Module:     # a deep copy
-    "A copy that shares nothing with `net`; what earlier forward passes have left in attributes is detached in it."
+    """A copy that shares nothing with `net`; what earlier forward passes have left in attributes is detached
+    in it."""
     found = []
     for m in net.modules():
         for k,v in vars(m).items():
@@ -215,7 +217,8 @@ def dtype_for(
     t:Tensor,  # any tensor
     dtype,     # floating-point dtype that is wanted, or None
 ):
-    "The dtype in which a tensor has that precision: the complex one for complex tensors, its own for whole numbers."
+    """The dtype in which a tensor has that precision: the complex one for complex tensors, its own for whole
+    numbers."""
     if dtype is None or not differentiable(t): return t.dtype
     return dtype.to_complex() if t.is_complex() else dtype
 
@@ -224,7 +227,8 @@ def placed(
     device=None,    # torch device or its name
     dtype=None,     # floating-point dtype
 ) -> nn.Module:     # the same network
-    "A network on another device or in another precision. `nn.Module.to` would drop the imaginary part of complex weights."
+    """A network on another device or in another precision. `nn.Module.to` would drop the imaginary part of
+    complex weights."""
     return net._apply(lambda t: t.to(device=device, dtype=dtype_for(t, dtype)))
 
 class _Writes(TorchDispatchMode):
@@ -245,7 +249,9 @@ _INSIDE = {*vars(nn.Module()), 'forward', 'train'}
 
 class _Leaves(pickle.Pickler):
     "Pickles a value, its tensors put aside."
-    def __init__(self, f): super().__init__(f); self.tensors = []
+    def __init__(self, f):
+        super().__init__(f)
+        self.tensors = []
     def persistent_id(self, o):
         if not torch.is_tensor(o): return None
         self.tensors.append(o.detach())
@@ -287,7 +293,7 @@ def _from_elsewhere(name):
     return ValueError(f"net must draw its random numbers from torch's own generator, got {name}, which has "
                       'others: a step that is computed again would not be the same')
 
-def _others():
+def _other_generators():
     "Where Python's and NumPy's generators stand."
     return [hashlib.sha256(pickle.dumps(s)).digest() for s in (random.getstate(), np.random.get_state())]
 
@@ -309,24 +315,26 @@ class _Watched:
         with torch.set_grad_enabled(graph),_Writes(where) as writes:
             out,b = called(net, p, {k: v.detach().clone() for k,v in self.buffers.items()}, xs)
         if ('x', '') in writes.seen or not torch.equal(xs.detach(), old):
-            raise ValueError(f'net must leave its input as it is, got {self.name}, which changes it in place: '
-                             'the images of S would drift')
+            raise ValueError(f'net must leave its input as it is, got {self.name}, which changes it in '
+                             'place: the images of S would drift')
         for k,v in p.items():
             was,at = before[k]
             if ('p', k) not in writes.seen and v.data_ptr() == at and _near(v.detach(), was): continue
             m = net.get_submodule(k.rpartition('.')[0])
-            raise ValueError(f'net must leave its parameters to the training, got {type(m).__name__}, whose forward '
-                             f'pass writes into {k!r}: do so after the training step, or compute with the changed '
-                             'weight without storing it (torch.nn.utils.parametrize)')
+            raise ValueError(f'net must leave its parameters to the training, got {type(m).__name__}, whose '
+                             f'forward pass writes into {k!r}: do so after the training step, or compute '
+                             'with the changed weight without storing it (torch.nn.utils.parametrize)')
         return out,b,[*p.values(), xs]
 
     def keeps_nothing(self, x):
         "Raise ValueError if one pass leaves behind what another one uses, or draws random numbers elsewhere."
-        fresh,again,used,was = copied(self.net),copied(self.net),copied(self.net),_others()
+        fresh,again,used,was = copied(self.net),copied(self.net),copied(self.net),_other_generators()
         kept = random.getstate(),np.random.get_state()
         a,b = self.passed(fresh, x)[0],self.passed(again, x)[0]
-        drew = _others() != was
-        if drew: random.setstate(kept[0]); np.random.set_state(kept[1])
+        drew = _other_generators() != was
+        if drew:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
         if drew or torch.is_tensor(a) and not _near(a, b): raise _from_elsewhere(self.name)
         self.passed(used, .99*x.roll(1, 0) if differentiable(x) else x.roll(1, 0))
         c = self.passed(used, x)[0]
@@ -336,18 +344,19 @@ class _Watched:
             m,what = owner[at[0]],f'{type(owner[at[0]]).__name__}{f" {at[0]!r}" if at[0] else ""}'
             if _is_generator(m, at[1]): raise _from_elsewhere(self.name)
             if at[1] in m._buffers: break   # said below
-            raise ValueError(f'net must keep what training changes in its buffers, got {what}, whose attribute {at[1]!r} '
-                             'the forward pass changes: it would carry over from one training to the next; '
-                             'use register_buffer')
+            raise ValueError(f'net must keep what training changes in its buffers, got {what}, whose '
+                             f'attribute {at[1]!r} the forward pass changes: it would carry over from one '
+                             'training to the next; use register_buffer')
         before = {k for k,_ in self.net.named_buffers()}
         for k,_ in used.named_buffers():
             if k not in before and not self._same_buffer(fresh, used, k):
-                raise ValueError(f'net must have its buffers before the first pass, got {self.name}, which creates '
-                                 f'{k!r} in it: run one batch through it, net(x), and hand it over then')
+                raise ValueError(f'net must have its buffers before the first pass, got {self.name}, which '
+                                 f'creates {k!r} in it: run one batch through it, net(x), and hand it over '
+                                 'then')
         if torch.is_tensor(a) and not _near(a, c):
             raise ValueError('net must give the same output for the same weights, buffers and batch, got '
-                             f'{self.name}, in which one forward pass changes the next: keep what training changes '
-                             'in buffers (register_buffer)')
+                             f'{self.name}, in which one forward pass changes the next: keep what training '
+                             'changes in buffers (register_buffer)')
         return a
 
     def _same_buffer(self, a, b, k):
@@ -388,7 +397,8 @@ def _recorded(watched, x):
         late.append(e)
     for h in hooks: h.remove()
     if late:
-        raise ValueError(f'net must not compute its activations again (torch.utils.checkpoint), got {name}: by then '
+        raise ValueError(f'net must not compute its activations again (torch.utils.checkpoint), got {name}: '
+                         'by then '
                          "it has other weights; the strategies 'recompute' and 'segments' do that for it")
     for k,g in zip(watched.params, grads):
         if g is not None and g.layout != torch.strided:
@@ -402,9 +412,10 @@ def _check_buffers(net, a, b):
     for k in a:
         if differentiable(a[k]) and not a[k].requires_grad and not torch.equal(a[k], b[k]):
             m = owner[k.rpartition('.')[0]]
-            raise ValueError(f'net must update its buffers by differentiable operations, got {type(m).__name__}, '
-                             f'which changes {k!r} outside the graph (torch.no_grad, detach, .data or a native '
-                             'running average), so that its gradient would be lost')
+            raise ValueError('net must update its buffers by differentiable operations, got '
+                             f'{type(m).__name__}, which changes {k!r} outside the graph (torch.no_grad, '
+                             'detach, .data or a native running average), so that its gradient would be '
+                             'lost')
 
 def check_logits(
     out,    # what a network returned
@@ -414,8 +425,8 @@ def check_logits(
     table = torch.is_tensor(out) and out.dim() == 2 and len(out) == n and out.is_floating_point()
     if table: return out.shape[1]
     got = f'{tuple(out.shape)} of {out.dtype}' if torch.is_tensor(out) else type(out).__name__
-    raise ValueError(f'net must return logits of shape (n, classes), got {got} for {n} examples; if they are inside an '
-                     'object, a dict or a tuple, Logits(net) takes them out')
+    raise ValueError(f'net must return logits of shape (n, classes), got {got} for {n} examples; if they are '
+                     'inside an object, a dict or a tuple, Logits(net) takes them out')
 
 @dataclass(frozen=True)
 class Facts:
@@ -476,5 +487,6 @@ def check_twice(
             if total.requires_grad: torch.autograd.grad(total, leaves, allow_unused=True)
         except (RuntimeError, NotImplementedError) as e:
             said = str(e).strip().splitlines()[0]
-            raise ValueError(f'net must be differentiable twice, got {type(net).__name__}, of which torch says '
-                             f'"{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, for one)') from e
+            raise ValueError(f'net must be differentiable twice, got {type(net).__name__}, of which torch '
+                             f'says "{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, '
+                             'for one)') from e

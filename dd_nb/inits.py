@@ -49,9 +49,13 @@ class FixedInit:
         new.state = self.state.to(device, dtype)
         return new
 
-    def describe(self) -> dict: "JSON-able facts."; return dict(source='FixedInit', net=self.spec)
+    def describe(self) -> dict:
+        "JSON-able facts."
+        return dict(source='FixedInit', net=self.spec)
 
-    def state_dict(self) -> dict: "Where the draws stand: nowhere."; return {}
+    def state_dict(self) -> dict:
+        "Where the draws stand: nowhere."
+        return {}
     def load_state_dict(self, d:dict): "Nothing to take up."
 
     def stored(self) -> dict:
@@ -65,28 +69,43 @@ class FixedInit:
 def known_net(
     spec:dict,     # as a file names it
 ) -> nn.Module:    # freshly initialised
-    "The network that a stored specification names. Raises ValueError if there is none, or if it would not fit into a file that is read here: a few bytes can name a network of a terabyte."
+    """The network that a stored specification names. Raises ValueError if there is none, or if it would not
+    fit into a file that is read here: a few bytes can name a network of a terabyte."""
     try:
         spec = {k: v for k,v in spec.items() if k != 'seed'}
-        with torch.device('meta'): n = 4*sum(p.numel() for p in make_net(**spec).parameters())   # shapes without memory
-    except (TypeError, AttributeError, RuntimeError, OverflowError) as e: raise ValueError(f'the stored network cannot be made: {(str(e).splitlines() or [type(e).__name__])[0][:160]}') from e
-    if n > MAX_BYTES: raise ValueError(f'the stored network would have {n:,} bytes, at most {MAX_BYTES:,} are read')
+        with torch.device('meta'):   # shapes without memory
+            n = 4*sum(p.numel() for p in make_net(**spec).parameters())
+    except (TypeError, AttributeError, RuntimeError, OverflowError) as e:
+        raise ValueError('the stored network cannot be made: '
+                         f'{(str(e).splitlines() or [type(e).__name__])[0][:160]}') from e
+    if n > MAX_BYTES:
+        raise ValueError(f'the stored network would have {n:,} bytes, at most {MAX_BYTES:,} are read')
     return make_net(**spec)
 
 def stored_init(
     init:dict|None,            # `Synthetic.init`
     net:nn.Module|None=None,   # the architecture, if it is not one of dd_nb's; its weights do not matter
 ) -> FixedInit:
-    "The fixed initialisation that is stored with a set. Raises ValueError if there is none, or if its architecture is not known here."
-    if not init: raise ValueError('source must be given: this set stores no initial weights (it was not made for a fixed initialisation)')
+    """The fixed initialisation that is stored with a set. Raises ValueError if there is none, or if its
+    architecture is not known here."""
+    if not init:
+        raise ValueError('source must be given: this set stores no initial weights (it was not made for a '
+                         'fixed initialisation)')
     if net is None:
-        if not init.get('spec'): raise ValueError('source must be given: the set was made for a network of your own, whose architecture the file cannot hold; stored_source(syn, net) puts its weights into such a network')
+        if not init.get('spec'):
+            raise ValueError('source must be given: the set was made for a network of your own, whose '
+                             'architecture the file cannot hold; stored_source(syn, net) puts its weights '
+                             'into such a network')
         net = known_net(init['spec'])
     net = copy.deepcopy(net)
-    own,new = {**dict(net.named_parameters()), **dict(net.named_buffers())},{**init['params'], **init['buffers']}
-    for k in sorted(set(own) ^ set(new)): raise ValueError(f'the stored weights do not fit the network: {k!r} is only in one of them')
+    own = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    new = {**init['params'], **init['buffers']}
+    for k in sorted(set(own) ^ set(new)):
+        raise ValueError(f'the stored weights do not fit the network: {k!r} is only in one of them')
     for k,t in own.items():
-        if t.shape != new[k].shape: raise ValueError(f'the stored weights do not fit the network: {k!r} is {tuple(new[k].shape)}, not {tuple(t.shape)}')
+        if t.shape != new[k].shape:
+            raise ValueError(f'the stored weights do not fit the network: {k!r} is {tuple(new[k].shape)}, '
+                             f'not {tuple(t.shape)}')
         t.data = new[k].clone()
     source = FixedInit(net)
     source.spec = init.get('spec')
@@ -95,9 +114,10 @@ def stored_init(
 # %% ../nbs/05_random_init.ipynb #1372346b
 def _tensors(net): return {k: v.detach().clone() for k,v in (*net.named_parameters(), *net.named_buffers())}
 
-def _alike(a, b):
+def _same_tensors(a, b):
     "Whether two networks' tensors are the same, name by name; what is NaN in both is the same."
-    def same(u, v): return u.shape == v.shape and (torch.equal(u, v) or bool(((u == v) | (u != u) & (v != v)).all()))
+    def same(u, v):
+        return u.shape == v.shape and (torch.equal(u, v) or bool(((u == v) | (u != u) & (v != v)).all()))
     return a.keys() == b.keys() and all(same(u, b[k]) for k,u in a.items())
 
 class RandomInit:
@@ -109,9 +129,14 @@ class RandomInit:
         make_net,            # function without arguments that returns a freshly initialised network
         seed:int|None=None,  # of the draws; None takes the seed of the run that uses it, or else draws one
     ):
-        if not callable(make_net): raise TypeError(f'make_net must be a function that returns a network, got {type(make_net).__name__}')
-        if isinstance(make_net, nn.Module): raise TypeError(f'make_net must be a function that returns a network, got the network {type(make_net).__name__} itself: use lambda: ...')
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)): raise TypeError(f'seed must be a whole number or None, got {seed!r}')
+        if not callable(make_net):
+            raise TypeError('make_net must be a function that returns a network, got '
+                            f'{type(make_net).__name__}')
+        if isinstance(make_net, nn.Module):
+            raise TypeError('make_net must be a function that returns a network, got the network '
+                            f'{type(make_net).__name__} itself: use lambda: ...')
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f'seed must be a whole number or None, got {seed!r}')
         self.make_net,self.seed,self.count,self.stream = make_net,seed,0,0
         self.checked,self.shared = False,False   # was `make_net` looked at; does it always return one module
         self.device,self.dtype,self.spec = None,None,None
@@ -140,18 +165,22 @@ class RandomInit:
         if not isinstance(net, nn.Module):
             raise TypeError(f'make_net must return a torch.nn.Module, got {type(net).__name__}')
         if lazy := [k for k,v in (*net.named_parameters(), *net.named_buffers()) if is_lazy(v)]:
-            raise ValueError(f'make_net must return a network that has seen a batch before, got the uninitialised {lazy[0]!r}')
+            raise ValueError('make_net must return a network that has seen a batch before, got the '
+                             f'uninitialised {lazy[0]!r}')
         return copy.deepcopy(net) if self.shared else net
 
     def _check(self, i):
         "Look once at what seeds do: equal ones must give equal networks, others others."
         nets = []
-        def made(j): nets.append(self._made(j)); return _tensors(nets[-1])
+        def made(j):
+            nets.append(self._made(j))
+            return _tensors(nets[-1])
         a,b,c = made(i),made(i),made(i + 1)
-        if not _alike(a, b):
-            raise ValueError("make_net must draw its random numbers from torch's own generator, got two networks "
-                             "that differ after one seed: NumPy's and Python's generators are not seeded here")
-        if _alike(a, c):
+        if not _same_tensors(a, b):
+            raise ValueError("make_net must draw its random numbers from torch's own generator, got two "
+                             "networks that differ after one seed: NumPy's and Python's generators are not "
+                             "seeded here")
+        if _same_tensors(a, c):
             raise ValueError('make_net must return another network for each seed, got one network for two of '
                              'them: leave out a fixed seed inside it, and for one known network take '
                              'FixedInit(net)')
@@ -166,18 +195,24 @@ class RandomInit:
         return new.to(self.device, self.dtype)
 
     def to(self, device=None, dtype=None) -> 'RandomInit':
-        "A copy that draws this source's networks, from the first, on another device or in another dtype; its draws do not advance this source."
+        """A copy that draws this source's networks, from the first, on another device or in another dtype;
+        its draws do not advance this source."""
         new = copy.copy(self)
         new.device,new.dtype,new.count = device or self.device,dtype or self.dtype,0
         return new
 
     def describe(self) -> dict:
         "JSON-able facts."
-        if self.spec is None and self.seed is not None: self.net(0)   # a run that is taken up at its very end has drawn none
+        if self.spec is None and self.seed is not None:
+            self.net(0)   # a run that is taken up at its very end has drawn none
         return dict(source='RandomInit', net=self.spec, seed=self.seed)
 
-    def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(seed=self.seed, count=self.count)
-    def load_state_dict(self, d:dict): "Go on with the draws from there."; self.seed,self.count = d['seed'],d['count']
+    def state_dict(self) -> dict:
+        "Where the draws stand, for a run that is to be taken up again."
+        return dict(seed=self.seed, count=self.count)
+    def load_state_dict(self, d:dict):
+        "Go on with the draws from there."
+        self.seed,self.count = d['seed'],d['count']
 
     def __repr__(self): return f'RandomInit({(self.spec or {}).get("name", "make_net")}, seed={self.seed})'
 
@@ -185,16 +220,21 @@ class RandomInit:
 class RankError(RuntimeError): "Another process of the run has failed or gone."
 
 class Ranks:
-    "The processes that share the networks of an outer step: those of torch.distributed, where it has been started, or this one alone."
+    """The processes that share the networks of an outer step: those of torch.distributed, where it has been
+    started, or this one alone."""
     def __init__(self):
         on = dist.is_available() and dist.is_initialized()
         self.rank,self.size = (dist.get_rank(),dist.get_world_size()) if on else (0, 1)
 
-    def mine(self, items) -> list: "This process's share of a list."; return list(items)[self.rank::self.size]
+    def mine(self, items) -> list:
+        "This process's share of a list."
+        return list(items)[self.rank::self.size]
 
     def _reduce(self, t):
         try: dist.all_reduce(t)
-        except RuntimeError as e: raise RankError(f'process {self.rank} of {self.size}: another process has ended or cannot be reached ({str(e).splitlines()[0]})') from e
+        except RuntimeError as e:
+            raise RankError(f'process {self.rank} of {self.size}: another process has ended or cannot be '
+                            f'reached ({str(e).splitlines()[0]})') from e
         return t
 
     def each(self,
@@ -207,20 +247,23 @@ class Ranks:
         for i in self.mine(range(len(items))): out[i] = f(items[i])
         return self._reduce(out.to(self._device())).tolist()
 
-    def _device(self): return torch.device('cuda', torch.cuda.current_device()) if dist.get_backend() == 'nccl' else 'cpu'
+    def _device(self):
+        return torch.device('cuda', torch.cuda.current_device()) if dist.get_backend() == 'nccl' else 'cpu'
 
     def mean(self,
-        f,            # function of a list of numbers of networks, this process's share, to (losses, gradients): means over these networks
+        f,            # of numbers of networks, this process's share, to (losses, mean gradients)
         n:int,        # networks in all
         params:list,  # what the gradients belong to
         it:int=0,     # outer step, for the error message
     ) -> tuple:       # mean loss and mean gradients, the same in every process
-        "`f` over all networks, each process taking its share. Raises what `f` raised, and `RankError` in the other processes."
+        """`f` over all networks, each process taking its share. Raises what `f` raised, and `RankError` in
+        the other processes."""
         mine,error = self.mine(range(n)),None
         if self.size == 1:
             losses,grads = f(mine)
             return sum(losses)/len(losses),grads
-        parts = [torch.zeros(p.numel() , dtype=p.dtype, device=p.device) for p in params] + [params[0].new_zeros(2)]
+        parts = [torch.zeros(p.numel() , dtype=p.dtype, device=p.device) for p in params]
+        parts.append(params[0].new_zeros(2))
         try:
             if mine:
                 losses,grads = f(mine)
@@ -230,10 +273,13 @@ class Ranks:
         flat = self._reduce(torch.cat(parts))
         if flat[-1] != 0:
             said = [None]*self.size
-            dist.all_gather_object(said, error and f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}')
+            what = error and f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+            dist.all_gather_object(said, what)
             if error: raise error
-            raise RankError(f'at outer step {it} ' + '; '.join(f'process {r} of {self.size} failed with {s}' for r,s in enumerate(said) if s))
-        return flat[-2].item(),[g.reshape(p.shape) for g,p in zip(flat.split([p.numel() for p in params] + [2]), params)]
+            failed = (f'process {r} of {self.size} failed with {s}' for r,s in enumerate(said) if s)
+            raise RankError(f'at outer step {it} ' + '; '.join(failed))
+        grads = flat.split([p.numel() for p in params] + [2])
+        return flat[-2].item(),[g.reshape(p.shape) for g,p in zip(grads, params)]
 
     def agree(self,
         f,            # function without arguments
@@ -245,12 +291,14 @@ class Ranks:
         except stop as e:
             if self.size == 1: raise
             asked = e
-        if self.size > 1 and any(self.each(lambda _: float(asked is not None), range(self.size))): raise asked or stop()
+        if self.size > 1 and any(self.each(lambda _: float(asked is not None), range(self.size))):
+            raise asked or stop()
 
     def from_first(self,
         f,            # function without arguments, called in the first process only
     ):                # what it returned, in every process
-        "Share what only the first process reads, such as a file. Raises ValueError everywhere if it raised one."
+        """Share what only the first process reads, such as a file. Raises ValueError everywhere if it raised
+        one."""
         if self.size == 1: return f()
         got = [None, None]
         if self.rank == 0:
@@ -264,9 +312,12 @@ class Ranks:
 def join_ranks(
     device='cpu',   # 'cuda' becomes this process's own GPU
 ):                  # yields the device
-    "Join the processes that `torchrun` has started, with gloo on CPUs and nccl on GPUs, and leave them at the end; without `torchrun` do nothing."
+    """Join the processes that `torchrun` has started, with gloo on CPUs and nccl on GPUs, and leave them at
+    the end; without `torchrun` do nothing."""
     device = torch.device(device)
-    if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ or dist.is_initialized(): yield device; return
+    if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ or dist.is_initialized():
+        yield device
+        return
     if device.type == 'cuda':
         device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
         torch.cuda.set_device(device)
@@ -339,7 +390,7 @@ def pretrain(
     lr:float=1e-3,         # of Adam, decayed to 0 along half a cosine
     batch_size:int=128,    # examples a step
     seed:int=0,            # network i has weights and batches by `seed` and i
-    workers:int|None=None, # networks at a time on a CPU, each on one core; by default as many as torch computes with
+    workers:int|None=None, # networks at a time on a CPU, each on one core; None: torch's threads
     progress:bool=True,    # show a progress bar
 ) -> 'PretrainedPool':
     """Train networks on real data, or go on where an earlier call stopped. Equal seeds give equal networks,
@@ -362,7 +413,8 @@ def pretrain(
         x,y,lock = data.x_train,data.y_train,threading.Lock()
         with progress_bar(len(missing), 'pretrain', 'net', show=progress and ranks.rank == 0) as bar:
             def one(i):
-                with lock: net = placed(draw.net(i), data.device, data.dtype)   # torch's generator is one for all threads
+                with lock:   # torch's generator is one for all threads
+                    net = placed(draw.net(i), data.device, data.dtype)
                 net = train_on(net, x, y, epochs, lr=lr, batch_size=batch_size, seed=seed*1_000_003 + i)
                 judged = scored(net, data)
                 tensors = dict((*net.named_parameters(), *net.named_buffers()))
@@ -370,7 +422,9 @@ def pretrain(
                 write_tensors(_member(folder, i), tensors, head, 'network')
                 bar.set_postfix_str(f'accuracy {judged.accuracy:.2%}', refresh=False)
                 bar.update(1)
-            _side_by_side(one, missing, 1 if y.is_cuda else torch.get_num_threads() if workers is None else workers)
+            if y.is_cuda: workers = 1
+            elif workers is None: workers = torch.get_num_threads()
+            _side_by_side(one, missing, workers)
     ranks.each(float, range(ranks.size))   # all have arrived here
     pool = PretrainedPool(folder, make_net, n)
     if pool.remarks and ranks.rank == 0: warnings.warn(f'pretrain: {pool.remarks}', stacklevel=2)
@@ -378,38 +432,50 @@ def pretrain(
 
 # %% ../nbs/05_random_init.ipynb #3127c30c
 class PretrainedPool:
-    "Networks that were trained beforehand: the random pre-trained weights of Wang et al. (2018); `pool[i]` is one of them as a `FixedInit`, their fixed pre-trained weights."
+    """Networks that were trained beforehand: the random pre-trained weights of Wang et al. (2018); `pool[i]`
+    is one of them as a `FixedInit`, their fixed pre-trained weights. Of the networks that `draw` never gives
+    one half is to choose by, the other to judge by. With `noise` the weights of every unit that is drawn are
+    multiplied by 1 + noise*e, e from N(0, 1), and so is every bias: few networks then stand for many; those
+    held out stay as they are."""
     fixed = False
     def __init__(self,
         folder:str|Path,          # of `pretrain`
-        make_net=None,            # function without arguments that returns such a network; needed for an architecture of your own
+        make_net=None,            # function that returns such a network, for an architecture of your own
         n:int|None=None,          # use the first so many only
-        held_out:float=.1,        # share of the networks, the last ones, that `draw` never gives; at least two: half of them to choose by, half to judge by
-        seed:int|None=None,       # of the draws; None takes the seed of the run that uses it, or else draws one
-        noise:float=0.,           # in what is drawn, the weights of every unit are multiplied by 1 + noise*e, e from N(0, 1), and so is every bias: few networks then stand for many; those held out stay as they are
+        held_out:float=.1,        # share of the networks, the last ones, that `draw` never gives; two or more
+        seed:int|None=None,       # of the draws; None takes that of the run that uses it, or draws one
+        noise:float=0.,           # relative noise of the weights that are drawn, a factor for each unit
     ):
         if not 0 <= noise < math.inf: raise ValueError(f'noise must be a number >= 0, got {noise!r}')
         files = sorted(Path(folder).glob('net-*.safetensors'))[:n]
-        if len(files) < 3: raise ValueError(f'folder must hold three networks or more, made by pretrain, got {len(files)} in {str(folder)!r}')
+        if len(files) < 3:
+            raise ValueError(f'folder must hold three networks or more, made by pretrain, got {len(files)} '
+                             f'in {str(folder)!r}')
         if not 0 < held_out < 1: raise ValueError(f'held_out must be in (0, 1), got {held_out!r}')
         read = [read_tensors(f, 'network') for f in files]
-        self.accuracies,self.spec,self.folder,self.trained = [h['accuracy'] for _,h in read],read[0][1]['spec'],str(folder),read[0][1]['trained']
+        self.accuracies,self.folder = [h['accuracy'] for _,h in read],str(folder)
+        self.spec,self.trained = read[0][1]['spec'],read[0][1]['trained']
         for f,(_,h) in zip(files, read):
             if _plain_spec(h['spec']) != _plain_spec(self.spec) or not isinstance(h['accuracy'], float):
                 raise ValueError(f'{str(f)!r} holds another kind of network than the first of its folder')
             made = h.get('trained') or {}
             if other := made_otherwise(made, {k: v for k,v in (self.trained or {}).items() if k in made}):
                 raise ValueError(f'{str(f)!r} was made otherwise than the first of its folder: {other}')
-        if make_net is None and not self.spec: raise ValueError('make_net must be given: these are networks of your own, whose architecture the files cannot hold')
+        if make_net is None and not self.spec:
+            raise ValueError('make_net must be given: these are networks of your own, whose architecture '
+                             'the files cannot hold')
         first = functional(make_net() if make_net else known_net(self.spec))
         want = {k: v.shape for k,v in {**first.params, **first.buffers}.items()}
         for f,(t,_) in zip(files, read):
-            if {k: v.shape for k,v in t.items()} != want: raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
+            if {k: v.shape for k,v in t.items()} != want:
+                raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
         self.diverged = sum(any(not v.isfinite().all() for v in t.values()) for t,_ in read)
         self.constant = sum(bool(h.get('judged')) and Judged(**h['judged']).constant for _,h in read)
-        self.states = [State(first.net, {k: t[k] for k in first.params}, {k: t[k] for k in first.buffers}) for t,_ in read]
+        self.states = [State(first.net, {k: t[k] for k in first.params}, {k: t[k] for k in first.buffers})
+                       for t,_ in read]
         k = min(max(2, round(held_out*len(files))), len(files)-1)
-        self.members,self.others,self.seed,self.count,self.noise = range(len(files)-k),range(len(files)-k, len(files)),seed,0,noise
+        self.members,self.others = range(len(files)-k),range(len(files)-k, len(files))
+        self.seed,self.count,self.noise = seed,0,noise
 
     @property
     def remarks(self) -> str:
@@ -417,7 +483,9 @@ class PretrainedPool:
         return not_trained(self.diverged, self.constant, len(self))
 
     @property
-    def distinct(self) -> int: "How many networks `draw` chooses from."; return len(self.members)
+    def distinct(self) -> int:
+        "How many networks `draw` chooses from."
+        return len(self.members)
     def __len__(self): return len(self.states)
     def __getitem__(self, i) -> FixedInit:
         source = FixedInit(self.states[i].module())
@@ -427,18 +495,25 @@ class PretrainedPool:
     def draw(self,
         n:int=1,    # how many
     ) -> list[State]:
-        "`n` of the pool's networks: no two alike, unless there are fewer. With `noise`, copies of them, each with noise of its own."
+        """`n` of the pool's networks: no two alike, unless there are fewer. With `noise`, copies of them,
+        each with noise of its own."""
         if self.seed is None: self.seed = int(torch.randint(2**31, ()))
         g = torch.Generator().manual_seed(self.seed*1_000_003 + self.count)
         self.count += 1
-        states = [self.states[self.members[i]] for i in torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(-(-n//len(self.members)))])[:n].tolist()]
-        def noisy(p): return p*(1 + self.noise*torch.randn(p.shape[:1] + (1,)*(p.dim() - 1), generator=g).to(p))   # a row of weights is what leads to one unit
-        return [replace(s, params={k: noisy(p) for k,p in s.params.items()}) for s in states] if self.noise else states
+        rounds = -(-n//len(self.members))
+        order = torch.cat([torch.randperm(len(self.members), generator=g) for _ in range(rounds)])
+        states = [self.states[self.members[i]] for i in order[:n].tolist()]
+        if not self.noise: return states
+        def noisy(p):   # a row of weights is what leads to one unit
+            return p*(1 + self.noise*torch.randn(p.shape[:1] + (1,)*(p.dim() - 1), generator=g).to(p))
+        return [replace(s, params={k: noisy(p) for k,p in s.params.items()}) for s in states]
 
     def held_out(self, seed:int=0) -> 'PretrainedPool':
-        "Networks that `draw` never gives, in an order of their own for each seed: one half of them for seeds from 0, the other for negative ones."
+        """Networks that `draw` never gives, in an order of their own for each seed: one half of them for
+        seeds from 0, the other for negative ones."""
         new,half = copy.copy(self),len(self.others)//2
-        new.members,new.seed,new.count,new.noise = self.others[half:] if seed >= 0 else self.others[:half],seed,0,0.
+        new.members = self.others[half:] if seed >= 0 else self.others[:half]
+        new.seed,new.count,new.noise = seed,0,0.
         return new
 
     def to(self, device=None, dtype=None) -> 'PretrainedPool':
@@ -447,15 +522,28 @@ class PretrainedPool:
         new.states,new.count = [s.to(device, dtype) for s in self.states],0
         return new
 
-    def describe(self) -> dict: "JSON-able facts."; return dict(source='PretrainedPool', net=self.spec, networks=len(self.members), trained=self.trained, seed=self.seed, **(dict(noise=self.noise) if self.noise else {}))
-    def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(seed=self.seed, count=self.count)
-    def load_state_dict(self, d:dict): "Go on with the draws from there."; self.seed,self.count = d['seed'],d['count']
-    def __repr__(self): return f"PretrainedPool({len(self)} {(self.spec or {}).get('name', 'networks')}, accuracy {sum(self.accuracies)/len(self):.1%}, {len(self.others)} held out{'; '*bool(self.remarks)}{self.remarks})"
+    def describe(self) -> dict:
+        "JSON-able facts."
+        noise = dict(noise=self.noise) if self.noise else {}
+        return dict(source='PretrainedPool', net=self.spec, networks=len(self.members), trained=self.trained,
+                    seed=self.seed, **noise)
+    def state_dict(self) -> dict:
+        "Where the draws stand, for a run that is to be taken up again."
+        return dict(seed=self.seed, count=self.count)
+    def load_state_dict(self, d:dict):
+        "Go on with the draws from there."
+        self.seed,self.count = d['seed'],d['count']
+    def __repr__(self):
+        name,accuracy = (self.spec or {}).get('name', 'networks'),sum(self.accuracies)/len(self)
+        remarks = f'; {self.remarks}' if self.remarks else ''
+        return (f'PretrainedPool({len(self)} {name}, accuracy {accuracy:.1%}, '
+                f'{len(self.others)} held out{remarks})')
 
 # %% ../nbs/05_random_init.ipynb #cc368640
 class AgingPool:
-    """Networks that grow older by training on S between outer steps, each replaced by a fresh one when it is old: the pool of FRePo (Zhou et al. 2022),
-    and, with `size=1`, the way in which gradient matching (Zhao et al. 2021) comes by its networks."""
+    """Networks that grow older by training on S between outer steps, each replaced by a fresh one when it is
+    old: the pool of FRePo (Zhou et al. 2022), and, with `size=1`, the way in which gradient matching (Zhao et
+    al. 2021) comes by its networks."""
     fixed = False
     def __init__(self,
         source,               # where fresh networks come from, such as a `RandomInit`
@@ -467,10 +555,14 @@ class AgingPool:
         batch_size:int=256,   # examples of S a step, or all of them if there are fewer
         seed:int|None=None,   # of the draws; None takes the seed of the run that uses it, or else draws one
     ):
-        for k,v in dict(size=size, max_age=max_age, steps=steps, batch_size=batch_size).items(): _check_count(k, v)
-        if getattr(source, 'fixed', True): raise ValueError(f'source must be one that draws fresh networks, such as a RandomInit, got {source!r}')
+        counts = dict(size=size, max_age=max_age, steps=steps, batch_size=batch_size)
+        for k,v in counts.items(): _check_count(k, v)
+        if getattr(source, 'fixed', True):
+            raise ValueError('source must be one that draws fresh networks, such as a RandomInit, got '
+                             f'{source!r}')
         if not 0 < lr < math.inf: raise ValueError(f'lr must be a positive number, got {lr!r}')
-        self.source,self.size,self.max_age,self.steps,self.lr,self.inner,self.batch_size,self.seed = source,size,max_age,steps,lr,as_inner(inner),batch_size,seed
+        self.source,self.size,self.max_age,self.steps = source,size,max_age,steps
+        self.lr,self.inner,self.batch_size,self.seed = lr,as_inner(inner),batch_size,seed
         self.states,self.ages,self.drawn,self.generator = [],[],[],None
 
     def draw(self,
@@ -495,7 +587,8 @@ class AgingPool:
         images,labels = syn.images.detach().flatten(0, 1),syn.labels.detach().flatten(0, 1)
         for i in self.drawn:
             for _ in range(self.steps):
-                idx = torch.randperm(len(images), generator=self.generator)[:self.batch_size].to(images.device)
+                order = torch.randperm(len(images), generator=self.generator)
+                idx = order[:self.batch_size].to(images.device)
                 state = replace(self.states[i], seed=self._noise())
                 self.states[i] = train_step(state, images[idx], labels[idx], self.lr, self.inner)
             self.ages[i] += self.steps
@@ -515,16 +608,21 @@ class AgingPool:
 
     def to(self, device=None, dtype=None) -> 'AgingPool':
         "A pool that begins anew, of fresh networks, on another device or in another dtype."
-        return AgingPool(self.source.to(device, dtype), self.size, self.max_age, self.steps, self.lr, self.inner, self.batch_size, self.seed)
+        return AgingPool(self.source.to(device, dtype), self.size, self.max_age, self.steps, self.lr,
+                         self.inner, self.batch_size, self.seed)
 
     def describe(self) -> dict:
         "JSON-able facts."
-        return dict(self.source.describe(), pool=dict(size=self.size, max_age=self.max_age, steps=self.steps, lr=self.lr, inner=self.inner.name, batch_size=self.batch_size))
+        return dict(self.source.describe(),
+                    pool=dict(size=self.size, max_age=self.max_age, steps=self.steps, lr=self.lr,
+                              inner=self.inner.name, batch_size=self.batch_size))
 
     def state_dict(self) -> dict:
         "The networks at their present age, and where the draws stand."
         if self.generator is None: return {}
-        return dict(seed=self.seed, ages=self.ages, generator=self.generator.get_state(), source=self.source.state_dict(), states=[dict(params=s.params, buffers=s.buffers, opt=s.opt) for s in self.states])
+        states = [dict(params=s.params, buffers=s.buffers, opt=s.opt) for s in self.states]
+        return dict(seed=self.seed, ages=self.ages, generator=self.generator.get_state(),
+                    source=self.source.state_dict(), states=states)
 
     def load_state_dict(self, d:dict):
         "Go on from there."
@@ -552,7 +650,9 @@ class Mixture:
         self.sources,self.count = sources,0
 
     @property
-    def seed(self): "None as long as one of the sources has none."; return None if any(s.seed is None for s in self.sources) else self.sources[0].seed
+    def seed(self):
+        "None as long as one of the sources has none."
+        return None if any(s.seed is None for s in self.sources) else self.sources[0].seed
     @seed.setter
     def seed(self, seed):
         for s in self.sources:
@@ -571,11 +671,21 @@ class Mixture:
         new = copy.copy(self)
         new.sources,new.count = tuple(f(s) for s in self.sources),0
         return new
-    def held_out(self, seed:int=0) -> 'Mixture': "Networks of all kinds that `draw` never gives."; return self._each(lambda s: s.held_out(seed))
-    def to(self, device=None, dtype=None) -> 'Mixture': "A copy that draws from the beginning, on another device or in another dtype."; return self._each(lambda s: s.to(device, dtype))
-    def age(self, syn): "An outer step is over: for those of the sources whose networks grow older."; [s.age(syn) for s in self.sources if hasattr(s, 'age')]
-    def describe(self) -> dict: "JSON-able facts."; return dict(source='Mixture', sources=[s.describe() for s in self.sources])
-    def state_dict(self) -> dict: "Where the draws stand, for a run that is to be taken up again."; return dict(count=self.count, sources=[s.state_dict() for s in self.sources])
+    def held_out(self, seed:int=0) -> 'Mixture':
+        "Networks of all kinds that `draw` never gives."
+        return self._each(lambda s: s.held_out(seed))
+    def to(self, device=None, dtype=None) -> 'Mixture':
+        "A copy that draws from the beginning, on another device or in another dtype."
+        return self._each(lambda s: s.to(device, dtype))
+    def age(self, syn):
+        "An outer step is over: for those of the sources whose networks grow older."
+        [s.age(syn) for s in self.sources if hasattr(s, 'age')]
+    def describe(self) -> dict:
+        "JSON-able facts."
+        return dict(source='Mixture', sources=[s.describe() for s in self.sources])
+    def state_dict(self) -> dict:
+        "Where the draws stand, for a run that is to be taken up again."
+        return dict(count=self.count, sources=[s.state_dict() for s in self.sources])
     def load_state_dict(self, d:dict):
         "Go on with the draws from there."
         self.count = d['count']

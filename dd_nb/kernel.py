@@ -23,12 +23,15 @@ def ridge(
     y:Tensor,         # (n, k) targets
     reg:float=1e-6,   # ridge, as a share of the mean of the diagonal
 ) -> Tensor:          # (m, k) predictions
-    "Kernel ridge regression by a Cholesky factor; differentiable. Where there is none, the ridge is raised to at most 1e-3. Raises FloatingPointError if even then there is none."
+    """Kernel ridge regression by a Cholesky factor; differentiable. Where there is none, the ridge is raised
+    to at most 1e-3. Raises FloatingPointError if even then there is none."""
     unit = K_ss.diagonal().mean()*torch.eye(len(K_ss), dtype=K_ss.dtype, device=K_ss.device)
     while True:
         L,bad = torch.linalg.cholesky_ex(K_ss + reg*unit)
         if not bad: return K_ts @ torch.cholesky_solve(y, L)
-        if reg >= 1e-3: raise FloatingPointError(f'the kernel of the {len(K_ss)} examples has no Cholesky factor, even with a ridge of {reg:g} of its diagonal: are they finite?')
+        if reg >= 1e-3:
+            raise FloatingPointError(f'the kernel of the {len(K_ss)} examples has no Cholesky factor, even '
+                                     f'with a ridge of {reg:g} of its diagonal: are they finite?')
         reg = min(max(10*reg, 1e-9), 1e-3)
 
 # %% ../nbs/12_kernel.ipynb #d4b847b8
@@ -37,12 +40,14 @@ def fc_kernel(
     z:Tensor,            # (m, ...) examples
     depth:int=3,         # linear layers; 1: the scalar product
     kind:str='ntk',      # 'ntk' or 'nngp'
-    var_w:float=2.,      # sigma_w^2: a layer's weights have this variance, divided by the number of its inputs
+    var_w:float=2.,      # sigma_w^2: variance of a layer's weights, times the number of its inputs
     var_b:float=.01,     # sigma_b^2: variance of the biases
 ) -> Tensor:             # (n, m)
-    "The neural tangent kernel, or the NNGP kernel, of an infinitely wide fully connected network with ReLU (Jacot et al. 2018; Cho and Saul 2009)."
+    """The neural tangent kernel, or the NNGP kernel, of an infinitely wide fully connected network with ReLU
+    (Jacot et al. 2018; Cho and Saul 2009)."""
     if kind not in ('ntk', 'nngp'): raise ValueError(f"kind must be 'ntk' or 'nngp', got {kind!r}")
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1: raise ValueError(f'depth must be a whole number of at least 1, got {depth!r}')
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise ValueError(f'depth must be a whole number of at least 1, got {depth!r}')
     x,z = x.flatten(1),z.flatten(1)
     def first(a): return var_w*a/x.shape[1] + var_b
     cov,xx,zz = first(x @ z.T),first(x.square().sum(1)),first(z.square().sum(1))
@@ -76,7 +81,8 @@ def squared_error(
     return .5*(p - centred(y, n_classes, p.dtype)).square().sum(1).mean()
 
 class KernelRidge:
-    "The objective of KIP (Nguyen et al. 2021): the squared error of kernel ridge regression on S. Its judge is that regression, not a network."
+    """The objective of KIP (Nguyen et al. 2021): the squared error of kernel ridge regression on S. Its judge
+    is that regression, not a network."""
     asks = 'test accuracy of kernel ridge regression'
     def __init__(self,
         depth:int=3,          # of the infinitely wide network
@@ -93,18 +99,23 @@ class KernelRidge:
         x:Tensor,       # (m, ...) examples
     ) -> Tensor:        # (m, classes)
         "What the regression on S says of new examples: the largest number names the class."
-        s,y = syn.images.flatten(0, 1).to(self.dtype),centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype)
+        s = syn.images.flatten(0, 1).to(self.dtype)
+        y = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype)
         def k(a): return fc_kernel(a, s, self.depth, self.kind)
         return ridge(k(s), k(x.to(self.dtype)), y, self.reg)
 
-    def __call__(self, syn, state, batch): return squared_error(self.predict(syn, batch[0]), batch[1], syn.n_classes)
+    def __call__(self, syn, state, batch):
+        return squared_error(self.predict(syn, batch[0]), batch[1], syn.n_classes)
 
     @torch.no_grad()
     def judge(self, syn, state, data) -> float:
         "Test accuracy of the regression, in [0, 1]; no network has a part in it."
-        return sum((self.predict(syn, x).argmax(1) == y).sum().item() for x,y in data.test_batches())/len(data.y_test)
+        right = sum((self.predict(syn, x).argmax(1) == y).sum().item() for x,y in data.test_batches())
+        return right/len(data.y_test)
 
-    def results(self, syn, source, data, n_nets): "For `reproduce`: that accuracy, and nothing else."; return [self.judge(syn, None, data)],{}
+    def results(self, syn, source, data, n_nets):
+        "For `reproduce`: that accuracy, and nothing else."
+        return [self.judge(syn, None, data)],{}
     def __repr__(self): return f'KernelRidge({self.depth!r}, {self.kind!r}, reg={self.reg:g})'
 
 # %% ../nbs/12_kernel.ipynb #d939e68a
@@ -118,7 +129,8 @@ def embed(
     return features_of(state, x, layer)
 
 class FeatureRidge:
-    "The objective of FRePo (Zhou et al. 2022): ridge regression on the features of a network, mostly from an `AgingPool`. S is judged by training networks on it, as by default."
+    """The objective of FRePo (Zhou et al. 2022): ridge regression on the features of a network, mostly from
+    an `AgingPool`. S is judged by training networks on it, as by default."""
     def __init__(self,
         reg:float=1e-6,       # ridge, as a share of the mean of the kernel's diagonal
         dtype=torch.float64,  # of the kernel and the solution; features are computed as the data are
@@ -131,7 +143,8 @@ class FeatureRidge:
         x,y = batch
         s = syn.images.flatten(0, 1)
         f,t = embed(state, torch.cat([s, x]), self.layer).to(self.dtype).split((len(s), len(x)))
-        return squared_error(ridge(f @ f.T, t @ f.T, centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype), self.reg), y, syn.n_classes)
+        labels = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype)
+        return squared_error(ridge(f @ f.T, t @ f.T, labels, self.reg), y, syn.n_classes)
     def __repr__(self):
         layer = f', layer={self.layer!r}' if self.layer else ''
         return f'FeatureRidge(reg={self.reg:g}{layer})'

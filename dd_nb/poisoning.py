@@ -28,7 +28,9 @@ class Rates:
     others:float    # of the other classes, those that are right
 
     @property
-    def wanted(self) -> float: "What the attacker wants: the mean of `moved` and `others`."; return (self.moved + self.others)/2
+    def wanted(self) -> float:
+        "What the attacker wants: the mean of `moved` and `others`."
+        return (self.moved + self.others)/2
 
 @torch.no_grad()
 def rates(
@@ -37,21 +39,30 @@ def rates(
     source:int,    # class K
     target:int,    # class T
 ) -> Rates:
-    "Accuracy, the rate from K to T, and accuracy on the other classes (Wang et al. 2018). Raises ValueError for a class that the test set has not."
+    """Accuracy, the rate from K to T, and accuracy on the other classes (Wang et al. 2018). Raises ValueError
+    for a class that the test set has not."""
     for k,v in dict(source=source, target=target).items():
-        if not 0 <= v < data.n_classes: raise ValueError(f'{k} must be a class of {data.name}, 0..{data.n_classes-1}, got {v!r}')
-    if not (data.y_test == source).any(): raise ValueError(f'source must be a class with test examples, got {source}, of which {data.name} has none')
+        if not 0 <= v < data.n_classes:
+            raise ValueError(f'{k} must be a class of {data.name}, 0..{data.n_classes-1}, got {v!r}')
+    if not (data.y_test == source).any():
+        raise ValueError(f'source must be a class with test examples, got {source}, of which {data.name} '
+                         'has none')
     right,moved,other,n = 0,0,0,0
     for x,y in data.test_batches():
         p,k = state(x).argmax(1),y == source
-        right += (p == y).sum().item(); moved += (p[k] == target).sum().item(); other += (p == y)[~k].sum().item(); n += k.sum().item()
+        right += (p == y).sum().item()
+        moved += (p[k] == target).sum().item()
+        other += (p == y)[~k].sum().item()
+        n += k.sum().item()
     total = len(data.y_test)
     return Rates(right/total, moved/n, other/(total - n))
 
 class Poison(Unroll):
-    "The objective L_{K->T} of Wang et al. (2018): the loss of a network trained on S on real examples, of which those of class K are labelled T."
+    """The objective L_{K->T} of Wang et al. (2018): the loss of a network trained on S on real examples, of
+    which those of class K are labelled T."""
     stacks = True   # its real batch may have a leading dimension of networks
-    asks = 'mean of the rate from K to T and the accuracy on the other classes'   # by what S is chosen and scored
+    # by what S is chosen and scored
+    asks = 'mean of the rate from K to T and the accuracy on the other classes'
     def __init__(self,
         source:int,        # class K, which is to be mistaken
         target:int,        # class T, for which it is to be taken
@@ -60,14 +71,16 @@ class Poison(Unroll):
         **kwargs,          # arguments of `Unroll`
     ):
         for k,v in dict(source=source, target=target).items(): _check_count(k, v, 0)
-        if source == target: raise ValueError(f'target must be another class than source, got {target} for both')
+        if source == target:
+            raise ValueError(f'target must be another class than source, got {target} for both')
         if not 0 < weight < math.inf: raise ValueError(f'weight must be a positive number, got {weight!r}')
         if not 0 <= shy < math.inf: raise ValueError(f'shy must be a number >= 0, got {shy!r}')
         super().__init__(**kwargs)
         self.source,self.target,self.weight,self.shy = source,target,weight,shy
 
     def relabelled(self, batch, n_classes):
-        "A real batch as the attacker would have it: with `weight`, (n, n_classes) targets whose rows are as heavy as the examples, 1 on average where all classes are equally frequent."
+        """A real batch as the attacker would have it: with `weight`, (n, n_classes) targets whose rows are as
+        heavy as the examples, 1 on average where all classes are equally frequent."""
         x,y = batch
         wanted = torch.where(y == self.source, self.target, y)
         if self.weight == 1: return x,wanted
@@ -78,13 +91,16 @@ class Poison(Unroll):
         loss = super().__call__(syn, state, self.relabelled(batch, syn.n_classes))
         return loss + self.shy*syn.images.square().mean() if self.shy else loss
 
-    def explain(self, syn, state, batch) -> str: return super().explain(syn, state, self.relabelled(batch, syn.n_classes))
+    def explain(self, syn, state, batch) -> str:
+        return super().explain(syn, state, self.relabelled(batch, syn.n_classes))
 
     def judge(self, syn, state, data) -> float:
         "Mean of the rate from K to T and of the accuracy on the other classes, in [0, 1]."
         return rates(trained(syn, state), data, self.source, self.target).wanted
 
-    def __repr__(self): return f'Poison({self.source} -> {self.target}, weight={self.weight:g}, shy={self.shy:g}): {super().__repr__()}'
+    def __repr__(self):
+        how = f'{self.source} -> {self.target}, weight={self.weight:g}, shy={self.shy:g}'
+        return f'Poison({how}): {super().__repr__()}'
 
 # %% ../nbs/09_poisoning.ipynb #05221f70
 @dataclass(frozen=True)
@@ -93,11 +109,20 @@ class Attack:
     before:tuple  # of `Rates`, one a network
     after:tuple
 
-    def mean(self, when:str='after', what:str='moved') -> float: "Mean of one of the rates, 'before' or 'after'."; return sum(getattr(r, what) for r in getattr(self, when))/len(self.after)
+    def mean(self, when:str='after', what:str='moved') -> float:
+        "Mean of one of the rates, 'before' or 'after'."
+        return sum(getattr(r, what) for r in getattr(self, when))/len(self.after)
     @property
-    def lost(self) -> float: "Accuracy on the other classes that the attack has cost, in [0, 1]."; return self.mean('before', 'others') - self.mean('after', 'others')
-    def to_dict(self) -> dict: "JSON-able."; return {when: [asdict(r) for r in getattr(self, when)] for when in ('before', 'after')}
-    def __repr__(self): return f"Attack(moved {self.mean('before'):.1%} -> {self.mean():.1%}, other classes {self.mean('before', 'others'):.1%} -> {self.mean('after', 'others'):.1%}, all {self.mean('before', 'accuracy'):.1%} -> {self.mean('after', 'accuracy'):.1%}; {len(self.after)} networks)"
+    def lost(self) -> float:
+        "Accuracy on the other classes that the attack has cost, in [0, 1]."
+        return self.mean('before', 'others') - self.mean('after', 'others')
+    def to_dict(self) -> dict:
+        "JSON-able."
+        return {when: [asdict(r) for r in getattr(self, when)] for when in ('before', 'after')}
+    def __repr__(self):
+        def change(what): return f"{self.mean('before', what):.1%} -> {self.mean('after', what):.1%}"
+        return (f"Attack(moved {change('moved')}, other classes {change('others')}, "
+                f"all {change('accuracy')}; {len(self.after)} networks)")
 
 def attack(
     syn:Synthetic,  # the poison
@@ -108,10 +133,12 @@ def attack(
     n_nets:int=50,  # held-out networks, or as many as there are
     seed:int=0,     # which
 ) -> Attack:
-    "Train networks that played no part in making S on it, and report as Wang et al. (2018) do, before and after."
+    """Train networks that played no part in making S on it, and report as Wang et al. (2018) do, before and
+    after."""
     _check_count('n_nets', n_nets)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed)
-    return Attack(*(tuple(rates(s, data, source, target) for s in ss) for ss in (states, [trained(syn, s) for s in _ticking(states, 'attack', 'net')])))
+    after = [trained(syn, s) for s in _ticking(states, 'attack', 'net')]
+    return Attack(*(tuple(rates(s, data, source, target) for s in ss) for ss in (states, after)))
 
 # %% ../nbs/09_poisoning.ipynb #6d0b6e45
 def flipped(
@@ -127,7 +154,8 @@ def flipped(
     one = Synthetic.real(data, ipc=1 if each else n, steps=1, epochs=1, lr=lr, seed=seed)
     keep = one.labels[0] == source if not each else torch.ones_like(one.labels[0], dtype=torch.bool)
     y = one.labels[:, keep]
-    return Synthetic(one.images[:, keep], torch.where(y == source, target, y), data.n_classes, epochs=1, lr=lr, norm=data.norm)
+    return Synthetic(one.images[:, keep], torch.where(y == source, target, y), data.n_classes, epochs=1,
+                     lr=lr, norm=data.norm)
 
 FLIPPED = {'flipped, one of each': True, 'flipped, ten of K': False}   # names in tables -> `each`
 
@@ -144,7 +172,8 @@ def tuned_attack(
     "The step size that is best for the attacker, on a validation split of the training data."
     valid,objective = split_validation(data, seed=seed),Poison(source, target)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed, choose=True)
-    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size')), key=lambda s: sum(objective.judge(s, z, valid) for z in states))
+    def success(s): return sum(objective.judge(s, z, valid) for z in states)
+    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size')), key=success)
 
 def tuned_flips(
     pool,            # as in `attack`
@@ -155,7 +184,9 @@ def tuned_flips(
     **kwargs,        # further arguments of `tuned_attack`
 ) -> dict:           # name of FLIPPED -> `Synthetic`
     "Both ways of label flipping, each with the step size that is best for the attacker."
-    return {name: tuned_attack(flipped(data, source, target, each=each, seed=seed), pool, data, source, target, seed=seed, **kwargs) for name,each in FLIPPED.items()}
+    def flips(each): return flipped(data, source, target, each=each, seed=seed)
+    return {name: tuned_attack(flips(each), pool, data, source, target, seed=seed, **kwargs)
+            for name,each in FLIPPED.items()}
 
 # %% ../nbs/09_poisoning.ipynb #13546d60
 @patch
@@ -168,7 +199,8 @@ def results(self:Poison,
 ) -> tuple[list,dict]: # what `judge` says for each network, and the mean rates before and after
     "Score a poison on networks that played no part in making it; for a fixed source on that one network."
     a = attack(syn, source, data, self.source, self.target, n_nets, seed)
-    return [r.wanted for r in a.after],{k: [a.mean('before', k), a.mean('after', k)] for k in ('moved', 'others', 'accuracy')}
+    means = {k: [a.mean('before', k), a.mean('after', k)] for k in ('moved', 'others', 'accuracy')}
+    return [r.wanted for r in a.after],means
 
 @patch
 def baselines(self:Poison,
@@ -199,15 +231,20 @@ def recovery(
     net,g,out = state.module().train(),torch.Generator(device=data.device).manual_seed(seed),[]
     opt = torch.optim.SGD(net.parameters(), lr)
     for t in range(max(steps) + 1):
-        if t in steps: out.append(rates(functional(net.eval()), data, source, target)); net.train()
+        if t in steps:
+            out.append(rates(functional(net.eval()), data, source, target))
+            net.train()
         x,y = data.batch(batch_size, g)
-        opt.zero_grad(); loss_fn(net(x), y).backward(); opt.step()
+        opt.zero_grad()
+        loss_fn(net(x), y).backward()
+        opt.step()
     return out
 
 # %% ../nbs/09_poisoning.ipynb #da266862
-def _pull(net, x, y):
-    "Puts the gradient of a batch into `net`; its norm."
-    net.zero_grad(); loss_fn(net(x), y).backward()
+def _put_gradient(net, x, y):
+    "Put the gradient of a batch into the parameters of `net`, and return its norm."
+    net.zero_grad()
+    loss_fn(net(x), y).backward()
     return math.sqrt(sum(p.grad.square().sum().item() for p in net.parameters() if p.grad is not None))
 
 def cautious(
@@ -218,11 +255,13 @@ def cautious(
 ) -> State:
     "The network, trained on S with shorter steps or clipped gradients."
     if syn.inner.name != 'sgd': raise ValueError(f"inner must be 'sgd', got {syn.inner.name!r}")
-    if not factor >= 0 or max_norm is not None and not max_norm > 0: raise ValueError(f'factor must be >= 0 and max_norm positive or None, got {factor!r} and {max_norm!r}')
+    if not factor >= 0 or max_norm is not None and not max_norm > 0:
+        raise ValueError(f'factor must be >= 0 and max_norm positive or None, got {factor!r} and '
+                         f'{max_norm!r}')
     net = state.module().train()
     for t in range(syn.n_steps):
         x,y,lr = (v.detach() for v in syn.batch(t))
-        norm = _pull(net, x, y)
+        norm = _put_gradient(net, x, y)
         scale = 1. if max_norm is None else min(1., max_norm/norm)
         with torch.no_grad():
             for p in net.parameters():
@@ -236,9 +275,10 @@ def usual_norm(
     batch_size:int=10,  # examples each
     seed:int=0,         # of the batches
 ) -> float:
-    "The largest gradient norm that batches of real examples ask for: a bound that costs an honest user next to nothing."
+    """The largest gradient norm that batches of real examples ask for: a bound that costs an honest user next
+    to nothing."""
     net,g = state.module().train(),torch.Generator(device=data.device).manual_seed(seed)
-    return max(_pull(net, *data.batch(batch_size, g)) for _ in range(batches))
+    return max(_put_gradient(net, *data.batch(batch_size, g)) for _ in range(batches))
 
 # %% ../nbs/09_poisoning.ipynb #8ccf0694
 @torch.no_grad()
@@ -257,7 +297,8 @@ def distance(
     data:Data,    # real set: its training split is what they are held against
 ):                # (n,) distances between pixels
     "How far each example is from the nearest real one of its class."
-    real,labels,out = data.x_train.flatten(1),data.y_train,torch.empty(len(x), dtype=data.dtype, device=data.device)
+    real,labels = data.x_train.flatten(1),data.y_train
+    out = torch.empty(len(x), dtype=data.dtype, device=data.device)
     for c in y.unique(): out[y == c] = torch.cdist(x[y == c].flatten(1), real[labels == c]).min(1).values
     return out
 
@@ -267,7 +308,8 @@ def separation(
 ) -> float:   # in [0, 1]: 1/2 is chance
     "Area under the ROC curve of a score that should be larger for the suspects, by scikit-learn."
     from sklearn.metrics import roc_auc_score
-    return roc_auc_score([1]*len(suspect) + [0]*len(honest), torch.cat([torch.as_tensor(suspect), torch.as_tensor(honest)]).cpu().numpy())
+    scores = torch.cat([torch.as_tensor(suspect), torch.as_tensor(honest)]).cpu().numpy()
+    return roc_auc_score([1]*len(suspect) + [0]*len(honest), scores)
 
 # %% ../nbs/09_poisoning.ipynb #d068b8e3
 def defences(
@@ -279,11 +321,12 @@ def defences(
     n_nets:int=10,  # networks that are defended
     steps=(0, 1, 2, 5, 10, 20, 50, 100),       # clean steps to undo it
     factors=(1., .8, .6, .4, .2, .1, 0.),      # on the step size
-    norms=(8., 4., 2., 1., .5, .25),           # to which the gradient is clipped, as multiples of the largest one that real batches of that size ask for
+    norms=(8., 4., 2., 1., .5, .25),           # bounds on the gradient, in multiples of `usual_norm`
     honest:int=1000,                           # real test examples that S is told from
     seed:int=0,     # of the networks and batches
 ) -> dict:          # JSON-able: curves as lists of rates, areas under the ROC curve
-    "How an attack fares against a defender who goes on training, takes shorter or clipped steps, or looks at the examples."
+    """How an attack fares against a defender who goes on training, takes shorter or clipped steps, or looks
+    at the examples."""
     states,(x,y) = judges(pool.to(data.device, data.dtype), n_nets, seed),next(data.test_batches(honest))
     def mean(rs): return {k: sum(getattr(r, k) for r in rs)/len(rs) for k in ('accuracy', 'moved', 'others')}
     def each(f): return mean([rates(f(s), data, source, target) for s in states])
@@ -292,26 +335,38 @@ def defences(
     norm = {id(s): u for s,u in zip(states, usual)}
     again = [recovery(trained(syn, s), data, source, target, steps, seed=seed) for s in ticked(states)]
     sx,sy = syn.images.detach().flatten(0, 1).to(data.device, data.dtype),syn.labels.flatten().to(data.device)
-    asked = [_pull(s.module().train(), *(v.detach() for v in syn.batch(0)[:2])) for s in states]
-    return dict(steps=list(steps), undo=[mean(rs) for rs in zip(*again)],
-                factors=list(factors), shorter=[each(lambda s: cautious(syn, s, f)) for f in ticked(factors)],
-                norms=list(norms), clipped=[each(lambda s: cautious(syn, s, max_norm=n*norm[id(s)])) for n in ticked(norms)],
-                gradient=sum(a/u for a,u in zip(asked, usual))/len(states),
-                loss=sum(separation(surprise(s, sx, sy), surprise(s, x, y)) for s in states)/len(states), distance=separation(distance(sx, sy, data), distance(x, y, data)), networks=len(states))
+    asked = [_put_gradient(s.module().train(), *(v.detach() for v in syn.batch(0)[:2])) for s in states]
+    undo = [mean(rs) for rs in zip(*again)]
+    shorter = [each(lambda s: cautious(syn, s, f)) for f in ticked(factors)]
+    clipped = [each(lambda s: cautious(syn, s, max_norm=n*norm[id(s)])) for n in ticked(norms)]
+    by_loss = sum(separation(surprise(s, sx, sy), surprise(s, x, y)) for s in states)/len(states)
+    return dict(steps=list(steps), undo=undo, factors=list(factors), shorter=shorter, norms=list(norms),
+                clipped=clipped, gradient=sum(a/u for a,u in zip(asked, usual))/len(states), loss=by_loss,
+                distance=separation(distance(sx, sy, data), distance(x, y, data)), networks=len(states))
 
 def plot_defences(
     d:dict,          # of `defences`, or name -> such a dict for several poisons
 ):                   # a matplotlib figure
-    "What is left of an attack against clean steps, shorter steps and clipped gradients: the rate from K to T, and dashed the accuracy on the other classes."
+    """What is left of an attack against clean steps, shorter steps and clipped gradients: the rate from K to
+    T, and dashed the accuracy on the other classes."""
     from matplotlib.figure import Figure
     many = {'': d} if 'undo' in d else d
     fig = Figure(figsize=(9, 2.7), layout='constrained')
-    for ax,key,at,label in zip(fig.subplots(1, 3, sharey=True), ('undo', 'shorter', 'clipped'), ('steps', 'factors', 'norms'), ('clean steps afterwards', 'of the step size', 'gradient clipped at ... times the usual norm')):
-        for (name,e),c in zip(many.items(), ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#56B4E9', '#999999')):
-            ax.plot(e[at], [100*r['moved'] for r in e[key]], 'o-', color=c, ms=3, lw=1.3, label=name); ax.plot(e[at], [100*r['others'] for r in e[key]], ls='--', color=c, lw=1)
-        if key == 'undo': ax.set_xscale('symlog', linthresh=1); ax.set_ylabel('%'); ax.set_xlim(-.1, 1.2*max(e[at]))
+    panels = (('undo', 'steps', 'clean steps afterwards'), ('shorter', 'factors', 'of the step size'),
+              ('clipped', 'norms', 'gradient clipped at ... times the usual norm'))
+    colours = '#D55E00', '#0072B2', '#009E73', '#CC79A7', '#56B4E9', '#999999'
+    for ax,(key,at,label) in zip(fig.subplots(1, 3, sharey=True), panels):
+        for (name,e),c in zip(many.items(), colours):
+            ax.plot(e[at], [100*r['moved'] for r in e[key]], 'o-', color=c, ms=3, lw=1.3, label=name)
+            ax.plot(e[at], [100*r['others'] for r in e[key]], ls='--', color=c, lw=1)
+        if key == 'undo':
+            ax.set_xscale('symlog', linthresh=1)
+            ax.set_ylabel('%')
+            ax.set_xlim(-.1, 1.2*max(e[at]))
         if key == 'clipped': ax.set_xscale('log')
-        ax.set(xlabel=label, ylim=(-3, 103)); ax.grid(alpha=.3)
-        ax.set_xticks(e[at], [f'{v:g}' for v in e[at]], minor=False); ax.set_xticks([], minor=True)
+        ax.set(xlabel=label, ylim=(-3, 103))
+        ax.grid(alpha=.3)
+        ax.set_xticks(e[at], [f'{v:g}' for v in e[at]], minor=False)
+        ax.set_xticks([], minor=True)
     if '' not in many: ax.legend(fontsize=7)
     return fig

@@ -96,7 +96,8 @@ def cosine_rate(
 def _seed_in_range(seed): return seed if -2**63 <= seed < 2**63 else seed % 2**63
 
 def _check_fits(out, batch, y):
-    "Raise ValueError where a network's output for a batch of labels is no table of logits for all classes of `y`."
+    """Raise ValueError where a network's output for a batch of labels is no table of logits for all classes
+    of `y`."""
     soft = y.dim() == 2
     check_width(check_logits(out, len(batch)), y.shape[1] if soft else int(y.max()) + 1, soft)
 
@@ -135,8 +136,9 @@ def train_on(
     tick=None,            # called after each pass
     record=None,          # called after each step, with the number of steps so far
 ) -> nn.Module:           # the network, in eval mode
-    """Train a network the ordinary way. Equal seeds give equal networks, whatever it draws from torch's generator
-    and however many threads train others. Raises ValueError for one that returns no logit for each class."""
+    """Train a network the ordinary way. Equal seeds give equal networks, whatever it draws from torch's
+    generator and however many threads train others. Raises ValueError for one that returns no logit for each
+    class."""
     stacked,seeds = isinstance(net, Stacked),seed if isinstance(seed, (list, tuple)) else [seed]
     if (channels_last := channels_last and x.dim() == 4 and not stacked):
         net,x = net.to(memory_format=torch.channels_last),x.contiguous(memory_format=torch.channels_last)
@@ -199,7 +201,7 @@ def evaluating(
 def scored(
     net:State|nn.Module,      # a trained network
     data:Data,                # its test split is the judge
-    batch_size:int|None=None, # images at a time; by default as many as a processor's cache holds, or 4096 on a GPU
+    batch_size:int|None=None, # images at a time; None: what fits a processor's cache, or 4096 on a GPU
 ) -> Judged:
     """Judge one network, in eval mode, on the test split. Raises ValueError for one that does not return
     logits."""
@@ -284,12 +286,13 @@ def features_of(
     else:
         twin,name = net,layer
         if layer is None:
-            with evaluating(net): name = _find_head(net, dict([*net.named_parameters(), *net.named_buffers()]), x[:2])
+            tensors = dict([*net.named_parameters(), *net.named_buffers()])
+            with evaluating(net): name = _find_head(net, tensors, x[:2])
         def run(): return net(x)
     known = [k for k,_ in twin.named_modules() if k]
     if name is None:
-        raise TypeError('net must end in one linear layer that makes the logits, whose input are the features, '
-                        f'got {type(twin).__name__}: name the module whose input to take by layer, '
+        raise TypeError('net must end in one linear layer that makes the logits, whose input are the '
+                        f'features, got {type(twin).__name__}: name the module whose input to take by layer, '
                         f'such as layer={(known or [""])[-1]!r}')
     if name not in known:
         raise ValueError(f'layer must be one of {", ".join(known[-12:]) or "none"}, got {name!r}')
@@ -300,8 +303,8 @@ def features_of(
         with kernels(twin),evaluating(net): run()
     finally: hook.remove()
     if len(got) != 1 or not torch.is_tensor(got[0]) or got[0].dim() < 2 or len(got[0]) != len(x):
-        raise ValueError(f'layer must be a module that is called once with a tensor of {len(x)} examples, got '
-                         f'{name!r}, which is called {len(got)} times')
+        raise ValueError(f'layer must be a module that is called once with a tensor of {len(x)} examples, '
+                         f'got {name!r}, which is called {len(got)} times')
     return got[0].flatten(1)
 
 # %% ../nbs/06b_train.ipynb #ed09eded

@@ -28,23 +28,25 @@ def _file(folder, i): return Path(folder)/f'expert-{i:04}.safetensors'
 def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed):
     """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...)
     float16, and its buffers, name -> (1, ...). Raises ValueError for buffers that training changes."""
-    def now(): return [p.detach().half() if p.is_floating_point() else p.detach().clone() for p in net.parameters()]
+    def now():
+        return [p.detach().half() if p.is_floating_point() else p.detach().clone() for p in net.parameters()]
     kept,fixed = [now()],{k: v.detach().clone() for k,v in net.named_buffers()}
     def record(t):
         if t in (1, records*every):
             for k,v in net.named_buffers():
                 if not torch.equal(v, fixed[k]):
-                    raise ValueError('make_net must return networks whose buffers training leaves as they are, got '
-                                     f'{k!r}, which it changes: the statistics of BatchNorm are not part of a '
-                                     'trajectory')
+                    raise ValueError('make_net must return networks whose buffers training leaves as they '
+                                     f'are, got {k!r}, which it changes: the statistics of BatchNorm are not '
+                                     'part of a trajectory')
         if t % every == 0: kept.append(now())
     train_on(net, x, y, steps=records*every, lr=lr, batch_size=batch_size, seed=seed, augment=augment,
-             channels_last=False, opt=partial(torch.optim.SGD, momentum=momentum), schedule=None, record=record)
+             channels_last=False, opt=partial(torch.optim.SGD, momentum=momentum), schedule=None,
+             record=record)
     tracks = {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
     return tracks | {k: v[None] for k,v in fixed.items()}
 
 def record_experts(
-    make_net,              # function without arguments that returns a freshly initialised network without BatchNorm
+    make_net,              # function that returns a freshly initialised network without BatchNorm
     data:Data,             # trained on its training split
     folder:str|Path,       # a file for each expert; those that are there are not made again
     n:int=10,              # experts
@@ -61,10 +63,12 @@ def record_experts(
     a folder of others, by training, data or network, and for networks with buffers that training changes;
     warns of experts that ended in NaN or infinity."""
     for k,v in dict(n=n, records=records, every=every, batch_size=batch_size).items(): _check_count(k, v)
-    if not 0 < lr < math.inf or not 0 <= momentum < 1: raise ValueError(f'lr must be a positive number and momentum in [0, 1), got {lr!r} and {momentum!r}')
+    if not 0 < lr < math.inf or not 0 <= momentum < 1:
+        raise ValueError(f'lr must be a positive number and momentum in [0, 1), got {lr!r} and {momentum!r}')
     folder = Path(folder)
     how = dict(data=data.name, examples=len(data.y_train), records=records, every=every, lr=lr,
-               momentum=momentum, batch_size=batch_size, augment=augment and repr(augment), seed=seed, digest=data.digest)
+               momentum=momentum, batch_size=batch_size, augment=augment and repr(augment), seed=seed,
+               digest=data.digest)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'folder {str(folder)!r} cannot be made: {e.strerror or e}') from e
     source = RandomInit(make_net, seed)
@@ -81,7 +85,10 @@ def record_experts(
     with progress_bar(len(missing), 'experts', 'net', show=progress) as bar:
         def one(job):
             i,net = job
-            write_tensors(_file(folder, i), _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed*1_000_003 + i), dict(spec=_spec_of(net), recorded=how), 'network')
+            tensors = _recorded(net, x, y, records, every, lr, momentum, batch_size, augment,
+                                seed*1_000_003 + i)
+            head = dict(spec=_spec_of(net), recorded=how)
+            write_tensors(_file(folder, i), tensors, head, 'network')
             bar.update(1)
         _side_by_side(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())
     experts = Experts(folder, make_net, n)
@@ -89,6 +96,7 @@ def record_experts(
     if wrong: warnings.warn(f'record_experts: {not_trained(wrong, 0, len(experts))}', stacklevel=2)
     return experts
 
+# %% ../nbs/14_trajectory_matching.ipynb #b8cb103f
 class Experts:
     "Recorded trainings; `experts(i, t)` is the `i`-th network at its `t`-th record."
     def __init__(self,
@@ -97,10 +105,13 @@ class Experts:
         n:int|None=None,   # use the first so many only
     ):
         files = sorted(Path(folder).glob('expert-*.safetensors'))[:n]
-        if not files: raise ValueError(f'folder must hold experts made by record_experts, got none in {str(folder)!r}')
+        if not files:
+            raise ValueError(f'folder must hold experts made by record_experts, got none in {str(folder)!r}')
         read = [read_tensors(f, 'network') for f in files]
         spec,self.recorded,self.folder = read[0][1].get('spec'),read[0][1].get('recorded'),str(folder)
-        if make_net is None and not spec: raise ValueError('make_net must be given: these are networks of your own, whose architecture the files cannot hold')
+        if make_net is None and not spec:
+            raise ValueError('make_net must be given: these are networks of your own, whose architecture '
+                             'the files cannot hold')
         self.state = functional(make_net() if make_net else known_net(spec))
         want = {k: v.shape for k,v in {**self.state.params, **self.state.buffers}.items()}
         for f,(t,_) in zip(files, read):
@@ -108,10 +119,12 @@ class Experts:
             if {k: v.shape[1:] for k,v in t.items()} != want or len(lengths) != 1:
                 raise ValueError(f'{str(f)!r} does not fit the network that make_net returns')
         self.tracks = [{k: t[k] for k in self.state.params} for t,_ in read]
-        self.constants = [{k: t[k][0] for k in self.state.buffers} for t,_ in read]   # they may have been drawn
+        self.constants = [{k: t[k][0] for k in self.state.buffers} for t,_ in read]   # may have been drawn
 
     @property
-    def records(self) -> int: "Records of an expert, besides the beginning."; return min(len(next(iter(t.values()))) for t in self.tracks) - 1
+    def records(self) -> int:
+        "Records of an expert, besides the beginning."
+        return min(len(next(iter(t.values()))) for t in self.tracks) - 1
     def __len__(self): return len(self.tracks)
     def __call__(self,
         i:int,             # which expert
@@ -136,7 +149,8 @@ def parameter_distance(
     return sum(as_real(a.params[k] - b.params[k]).square().sum() for k in b.params)
 
 class TrajectoryMatch:
-    "The objective of Cazenavette et al. (2022): the squared distance of a student, trained by the whole schedule of S, from where an expert was, over that which the expert went."
+    """The objective of Cazenavette et al. (2022): the squared distance of a student, trained by the whole
+    schedule of S, from where an expert was, over that which the expert went."""
     def __init__(self,
         experts:Experts,        # recorded trainings
         span:int=2,             # M: records between start and target
@@ -145,9 +159,14 @@ class TrajectoryMatch:
         augment:Siamese|None=None, # transformation of the student's batches
         strategy:str='auto',    # as in `unroll`
     ):
-        _check_count('span', span); _check_count('max_start', max_start, 0); _check_count('epochs', epochs)
-        if max_start + span > experts.records: raise ValueError(f'max_start + span must be at most {experts.records}, the records of the experts, got {max_start} + {span}')
-        self.experts,self.span,self.max_start,self.epochs,self.augment,self.strategy = experts,span,max_start,epochs,augment,strategy
+        _check_count('span', span)
+        _check_count('max_start', max_start, 0)
+        _check_count('epochs', epochs)
+        if max_start + span > experts.records:
+            raise ValueError(f'max_start + span must be at most {experts.records}, the records of the '
+                             f'experts, got {max_start} + {span}')
+        self.experts,self.span,self.max_start,self.epochs = experts,span,max_start,epochs
+        self.augment,self.strategy = augment,strategy
 
     def stretch(self, state, like) -> tuple:
         "Start and target that the seed of a state draws."
@@ -158,9 +177,14 @@ class TrajectoryMatch:
     def __call__(self, syn, state, batch=None):
         start,target = self.stretch(state, syn.images)
         went = parameter_distance(start, target)
-        return unroll(syn, replace(start, seed=state.seed), lambda s: parameter_distance(s, target)/went, self.strategy, augment=self.augment)
+        def distance_left(s): return parameter_distance(s, target)/went
+        start = replace(start, seed=state.seed)
+        return unroll(syn, start, distance_left, self.strategy, augment=self.augment)
 
     def finished(self, syn) -> Synthetic:
         "A copy of S with the schedule that it is used by."
         return syn.changed(epochs=self.epochs, lr=float(syn.lrs.detach().mean()), order=None)
-    def __repr__(self): return f'TrajectoryMatch({self.experts}, span={self.span}, max_start={self.max_start}, epochs={self.epochs}' + (f', augment={self.augment}' if self.augment else '') + ')'
+    def __repr__(self):
+        augment = f', augment={self.augment}' if self.augment else ''
+        return (f'TrajectoryMatch({self.experts}, span={self.span}, max_start={self.max_start}, '
+                f'epochs={self.epochs}{augment})')
