@@ -56,8 +56,8 @@ def _structure_key(net):
             else: which = hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest()
             return str(o.dtype),tuple(o.shape),which
     plain = copy.copy(net)
-    how_made = 'spec' if _spec_of(net) else None   # does not matter
-    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != how_made}
+    spec = 'spec' if _spec_of(net) else None   # how it was made does not matter
+    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != spec}
     buf = io.BytesIO()
     try: P(buf).dump(plain)
     except Exception: return None,()
