@@ -23,36 +23,53 @@ from torch.func import functional_call,vmap
 
 from .batchnorm import norm_layers,norm_stats,set_mode
 from .data import _ticking
-from .guard import (NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing,dtype_for,kernels,
-                         known_layers,leaves_of,plain,readied)
+from .guard import (NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing,dtype_for,
+                    kernels,known_layers,leaves_of,plain,readied)
 from .networks import _spec_of
 from .synthetic import Inner,Synthetic,_check_count
 
 # %% ../nbs/06_unroll.ipynb #b089e8a9
-_STRUCTURES,_LOCAL = OrderedDict(),threading.local()
+_STRUCTURES = OrderedDict()   # digest -> a structure, and the objects that must live for the digest to hold
+_LOCAL = threading.local()    # each thread's own copies of structures
 
 def _structure_key(net):
-    "A digest that two networks share only if they compute the same function of their tensors, None if that cannot be told; and the objects whose addresses are in it."
-    own,modules,kept = {id(t): i for i,t in enumerate((*net.parameters(), *net.buffers()))},{id(m): i for i,m in enumerate(net.modules())},{}
-    def address(o): kept[id(o)] = o; return id(o)   # while it is kept, nothing else has this address
+    """A digest that two networks share only if they compute the same function of their tensors, None if that
+    cannot be told; and the objects whose addresses are in it."""
+    own = {id(t): i for i,t in enumerate((*net.parameters(), *net.buffers()))}
+    modules = {id(m): i for i,m in enumerate(net.modules())}
+    kept = {}
+    def address(o):
+        kept[id(o)] = o   # while it is kept, nothing else has this address
+        return id(o)
     class P(pickle.Pickler):
         def persistent_id(self, o):
-            if isinstance(o, types.MethodType): return 'method',address(o.__func__),modules[id(o.__self__)] if id(o.__self__) in modules else ('of', address(o.__self__))
-            if isinstance(o, types.FunctionType) and '<' in o.__qualname__: raise pickle.PicklingError('a closure')   # what it encloses is not seen
-            if isinstance(o, (type, types.FunctionType)): return 'code',address(o)   # by its name it could be another, of a notebook's cell that was run again
+            if isinstance(o, types.MethodType):
+                code,owner = address(o.__func__),o.__self__
+                return 'method',code,modules[id(owner)] if id(owner) in modules else ('of', address(owner))
+            if isinstance(o, types.FunctionType) and '<' in o.__qualname__:
+                raise pickle.PicklingError('a closure')   # what it encloses is not seen
+            if isinstance(o, (type, types.FunctionType)):
+                # by its name it could be another, of a notebook's cell that was run again
+                return 'code',address(o)
             if not torch.is_tensor(o): return None
-            return str(o.dtype),tuple(o.shape),(own[id(o)], o.requires_grad) if id(o) in own else hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest()   # which of its own tensors: one may be in two places
+            if id(o) in own: which = own[id(o)],o.requires_grad   # of its own: one may be in two places
+            else: which = hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest()
+            return str(o.dtype),tuple(o.shape),which
     plain = copy.copy(net)
-    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != 'spec' or not _spec_of(net)}   # how it was made does not matter
+    spec = 'spec' if _spec_of(net) else None   # how it was made does not matter
+    plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != spec}
     buf = io.BytesIO()
     try: P(buf).dump(plain)
     except Exception: return None,()
     return hashlib.sha256(buf.getvalue()).hexdigest(),(*kept.values(),)
 
+# %% ../nbs/06_unroll.ipynb #6642a4ec
 def _structure(net):
-    "A copy of `net` in train mode with its statistics as explicit state, shared by all networks of its structure; its own tensors do not matter."
+    """A copy of `net` in train mode with its statistics as explicit state, shared by all networks of its
+    structure; its own tensors do not matter."""
     net = copied(net)
-    held = [m for m in net.modules() if net.training and not m.training]   # the owner's choice, and part of the structure
+    # what the owner holds in eval mode is part of the structure
+    held = [m for m in net.modules() if net.training and not m.training]
     net.train()
     for m in held: m.training = False
     key,kept = _structure_key(net)
@@ -62,11 +79,12 @@ def _structure(net):
     if key is None: return net
     net,_ = _STRUCTURES.setdefault(key, (net, kept))
     _STRUCTURES.move_to_end(key)
-    if len(_STRUCTURES) > 16: _STRUCTURES.popitem(last=False)   # the longest unused one; states that have it keep it
+    if len(_STRUCTURES) > 16: _STRUCTURES.popitem(last=False)   # the longest unused one; its states keep it
     return net
 
 def _twin(net, mode):
-    "The structure in one of the modes of `set_mode`, a copy for each thread: `functional_call` puts the tensors into the module for as long as the call takes."
+    """The structure in one of the modes of `set_mode`, a copy for each thread: `functional_call` puts the
+    tensors into the module for as long as the call takes."""
     twins = _LOCAL.__dict__.setdefault('twins', weakref.WeakKeyDictionary())
     own = twins.setdefault(net, {})
     if mode not in own: own[mode] = set_mode(copy.deepcopy(net), mode)
@@ -75,67 +93,82 @@ def _twin(net, mode):
 # %% ../nbs/06_unroll.ipynb #41ebb9b0
 @dataclass(frozen=True)
 class State:
-    "A network at one moment of its training, as explicit tensors; calling it runs the forward pass."
+    """A network at one moment of its training, as explicit tensors; calling it runs the forward pass.
+    `opt` is empty before the first step. Where networks are stacked, every tensor has a new first dimension
+    for them. `bn` is a policy of [07_batchnorm](07_batchnorm.ipynb)."""
     net:nn.Module                              # the structure; its own tensors are not used
     params:dict                                # name -> parameter tensor
     buffers:dict = field(default_factory=dict) # name -> buffer tensor
-    opt:dict = field(default_factory=dict)     # the inner optimiser's memory: slot -> name -> tensor, and 'n', the steps so far; empty before the first
-    seed:int|None = None                       # of what is random in its training: dropout, augmentation, the place of a window; None draws one
-    nets:int|None = None                       # None: one network; else so many of them, stacked along a new first dimension of every tensor
-    bn:str = 'tracked'                         # where BatchNorm takes its statistics from: a policy of [07_batchnorm](07_batchnorm.ipynb), which S decides
+    opt:dict = field(default_factory=dict)     # the optimiser's: slot -> name -> tensor; 'n', steps so far
+    seed:int|None = None                       # of dropout, augmentation, a window's place; None draws one
+    nets:int|None = None                       # how many networks are stacked; None: one network
+    bn:str = 'tracked'                         # where BatchNorm takes its statistics from, which S decides
 
     def __call__(self,
         x:Tensor,           # (n, ...) batch; (nets, n, ...) for stacked networks
         train:bool=False,   # train mode (dropout, batch statistics) or eval mode
     ) -> Tensor:            # (n, classes) logits; (nets, n, classes) for stacked networks
         "The network's output for a batch. The state's buffers are never written to."
-        net = _twin(self.net, _train_mode(self.bn) if train else 'batch' if self.bn == 'batch' else 'eval')
+        mode = _train_mode(self.bn) if train else 'batch' if self.bn == 'batch' else 'eval'
+        net = _twin(self.net, mode)
         sure = known_layers(net)   # other code may write into whatever it is handed
         params = self.params if sure else {k: v.clone() for k,v in self.params.items()}
         buffers = self.buffers if sure and not train else {k: v.clone() for k,v in self.buffers.items()}
         def f(p, b, x): return functional_call(net, {**p, **b}, (x,))
-        with kernels(net): return f(params, buffers, x) if self.nets is None else vmap(f, randomness='different')(params, buffers, x)
+        with kernels(net):
+            if self.nets is None: return f(params, buffers, x)
+            return vmap(f, randomness='different')(params, buffers, x)
 
     def calibrated(self,
         x:Tensor,  # (n, ...) examples, the same for all of stacked networks
     ) -> 'State':  # the same weights; running means and variances are those of `x`
-        "With BatchNorm's statistics measured on `x`, all layers in one forward pass, as by torch's own BatchNorm with momentum 1. Differentiable."
+        """With BatchNorm's statistics measured on `x`, all layers in one forward pass, as by torch's own
+        BatchNorm with momentum 1. Differentiable."""
         net = _twin(self.net, 'calibrate')
         def f(p, b, x): return called(net, p, b, x)[1]
         buffers = {k: v.clone() for k,v in self.buffers.items()}
         if self.nets is None: return replace(self, buffers=f(self.params, buffers, x))
-        return replace(self, buffers=vmap(f, in_dims=(0, 0, None), randomness='different')(self.params, buffers, x))
+        each = vmap(f, in_dims=(0, 0, None), randomness='different')
+        return replace(self, buffers=each(self.params, buffers, x))
 
     def to(self, device=None, dtype=None) -> 'State':
-        "A copy on another device or with another floating-point dtype; complex tensors get the complex one of that precision."
-        def moved(v): return v.to(device=device, dtype=dtype_for(v, dtype))
-        def f(d): return {k: moved(v) if torch.is_tensor(v) else f(v) if isinstance(v, dict) else v for k,v in d.items()}
-        return replace(self, params=f(self.params), buffers=f(self.buffers), opt=f(self.opt))
+        """A copy on another device or with another floating-point dtype; complex tensors get the complex one
+        of that precision."""
+        def moved(v):
+            if torch.is_tensor(v): return v.to(device=device, dtype=dtype_for(v, dtype))
+            return all_moved(v) if isinstance(v, dict) else v
+        def all_moved(d): return {k: moved(v) for k,v in d.items()}
+        params,buffers,opt = (all_moved(d) for d in (self.params, self.buffers, self.opt))
+        return replace(self, params=params, buffers=buffers, opt=opt)
 
     def module(self) -> nn.Module:
         "An ordinary `nn.Module` with these weights, in eval mode, sharing nothing with the state."
         if self.nets is not None: raise ValueError(f'module makes one network, got {self.nets} stacked ones')
         net = plain(copy.deepcopy(self.net))
-        for own,new in ((dict(net.named_parameters()), self.params), (dict(net.named_buffers()), self.buffers)):
-            for k,t in own.items(): t.data = new[k].detach().clone()
+        for own,new in ((net.named_parameters(), self.params), (net.named_buffers(), self.buffers)):
+            for k,t in dict(own).items(): t.data = new[k].detach().clone()
         if self.bn == 'batch':
             for k in norm_layers(self.net):
                 m = net.get_submodule(k)
-                m.track_running_stats,m.running_mean,m.running_var,m.num_batches_tracked = False,None,None,None   # torch then uses the batch's own
+                m.track_running_stats = False   # torch then uses the batch's own
+                m.running_mean,m.running_var,m.num_batches_tracked = None,None,None
         return net.eval()
 
     def __reduce__(self):   # pickle would not find the forward pass of an explicit layer
-        return _unpickled,(plain(copy.deepcopy(self.net)), {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'net'})
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'net'}
+        return _unpickled,(plain(copy.deepcopy(self.net)), rest)
 
 def _unpickled(net, rest): return State(_structure(net), **rest)
 
 def _train_mode(bn): return 'frozen' if bn == 'frozen' else 'train'
 
+# %% ../nbs/06_unroll.ipynb #d368ff1c
 def functional(
     net:nn.Module,  # any module whose output depends on its parameters and buffers alone
 ) -> State:         # its present weights, copied and detached
-    """Split a network into structure and tensors; `net` itself is not kept and will not change. Modules in eval mode within a network in
-    train mode stay in eval mode. Raises ValueError or TypeError for a module that cannot be taken apart."""
+    """Split a network into structure and tensors; `net` itself is not kept and will not change. Modules in
+    eval mode within a network in train mode stay in eval mode. Raises ValueError or TypeError for a module
+    that cannot be taken apart."""
     check_kind(net)
     params = {k: v.detach().clone() for k,v in net.named_parameters()}
     if not params: raise ValueError(f'net must have parameters, got a {type(net).__name__} without any')
@@ -144,7 +177,7 @@ def functional(
 def real_dtype(
     state:State,       # a network
 ) -> torch.dtype:
-    "The floating-point dtype of the batches that a network takes: that of its weights, or of their real parts."
+    "The floating-point dtype of a network's batches: that of its weights, or of their real parts."
     p = next(iter(state.params.values()))
     return next((v.dtype for v in state.params.values() if v.is_floating_point()), p.dtype.to_real())
 
@@ -165,7 +198,9 @@ def loss_fn(
 
 SLOTS = dict(sgd=(), momentum=('v',), adam=('m', 'v'))   # what each inner optimiser remembers of a parameter
 
-def _root(v): return torch.where(v > 0, v, 1).sqrt()*(v > 0)   # d sqrt(v)/dv := 0 at v = 0
+def _root(v):
+    "The square root, with slope 0 where it is 0."
+    return torch.where(v > 0, v, 1).sqrt()*(v > 0)
 
 def _update(inner, w, g, lr, slots, n):
     "New weight and new slots of one parameter at its `n`-th step, counted from 1."
@@ -178,30 +213,34 @@ def _update(inner, w, g, lr, slots, n):
     if inner.name == 'momentum':
         v = inner.momentum*slots[0] + g
         return w - lr*(g + inner.momentum*v if inner.nesterov else v),(v,)
-    m,v = inner.beta1*slots[0] + (1-inner.beta1)*g,inner.beta2*slots[1] + (1-inner.beta2)*g*g
+    m = inner.beta1*slots[0] + (1-inner.beta1)*g
+    v = inner.beta2*slots[1] + (1-inner.beta2)*g*g
     return w - lr/(1-inner.beta1**n)*m/(_root(v)/(1-inner.beta2**n)**.5 + inner.eps),(m,v)
 
 # %% ../nbs/06_unroll.ipynb #b95a2996
-_LAST = weakref.WeakKeyDictionary()   # structure -> whether it is given images with channels last
+_IMAGES_LAST = weakref.WeakKeyDictionary()   # structure -> whether it is given images with channels last
 
 def _takes_channels_last(state, x):
     "Whether a network computes, in either mode, from images whose channels lie side by side."
     x = x[:2].detach().to(memory_format=torch.channels_last)
     for mode in ('eval', _train_mode(state.bn)):
-        p = {k: v.detach().clone().requires_grad_(differentiable(v)) for k,v in state.params.items()}
+        params = {k: v.detach().clone().requires_grad_(differentiable(v)) for k,v in state.params.items()}
         try:
-            out = called(_twin(state.net, mode), p, {k: v.detach().clone() for k,v in state.buffers.items()}, x)[0]
-            torch.autograd.grad(out.sum(), [v for v in p.values() if v.requires_grad], allow_unused=True)
-        except (RuntimeError, ValueError, AttributeError): return False   # without the change the error will be the network's own
+            net,buffers = _twin(state.net, mode),{k: v.detach().clone() for k,v in state.buffers.items()}
+            out = called(net, params, buffers, x)[0]
+            torch.autograd.grad(out.sum(), [v for v in params.values() if v.requires_grad], allow_unused=True)
+        except (RuntimeError, ValueError, AttributeError):
+            return False   # without the change the error will be the network's own
     return True
 
 def _channels_last(state, x):
     "A batch of images in the layout that is fastest for this network."
     if x.is_cuda or x.dim() != 4 or state.nets: return x
-    if state.net not in _LAST:
+    if state.net not in _IMAGES_LAST:
         with drawing(0),torch.enable_grad():
-            _LAST[state.net] = any(isinstance(m, nn.Conv2d) for m in state.net.modules()) and _takes_channels_last(state, x)
-    return x.to(memory_format=torch.channels_last) if _LAST[state.net] else x
+            convolves = any(isinstance(m, nn.Conv2d) for m in state.net.modules())
+            _IMAGES_LAST[state.net] = convolves and _takes_channels_last(state, x)
+    return x.to(memory_format=torch.channels_last) if _IMAGES_LAST[state.net] else x
 
 # %% ../nbs/06_unroll.ipynb #3be40d19
 _FACTS = weakref.WeakKeyDictionary()    # structure that has been looked at -> what was seen
@@ -212,20 +251,22 @@ def check_width(
     want:int,    # classes
     soft:bool,   # whether labels are soft
 ):
-    "Raise ValueError where examples have too few logits, or with soft labels another number of them. With hard labels some may be idle."
-    if have < want or (have > want and soft): raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
+    """Raise ValueError where examples have too few logits, or with soft labels another number of them. With
+    hard labels some may be idle."""
+    if have < want or (have > want and soft):
+        raise ValueError(f'net must return a logit for each of the {want} classes, got {have}')
 
 def _check_eps(inner, params):
     "Raise ValueError where Adam's eps is nothing in the precision of a weight."
     for k,v in params.items():
         if inner.name == 'adam' and torch.tensor(inner.eps, dtype=v.dtype) == 0:
-            raise ValueError(f'inner: eps must not be 0 in the precision of the weights, got {inner.eps:g} for {k!r} of {v.dtype}: '
-                             'use float32, or a larger eps')
+            raise ValueError('inner: eps must not be 0 in the precision of the weights, '
+                             f'got {inner.eps:g} for {k!r} of {v.dtype}: use float32, or a larger eps')
 
 def _check_sound(plan, x, syn=None, twice=False):
     "The door: refuse a network whose training, or whose gradient, would be wrong. Once for each structure."
-    state = plan.first
-    net,first = state.net,(lambda d: {k: v if state.nets is None else v[0] for k,v in d.items()})
+    state,net = plan.first,plan.first.net
+    def first(d): return {k: v if state.nets is None else v[0] for k,v in d.items()}
     if net not in _FACTS or twice and net not in _TWICE:
         params,buffers = first(state.params),first(state.buffers)
         if plan.augment is not None:
@@ -239,14 +280,15 @@ def _check_sound(plan, x, syn=None, twice=False):
 
 # %% ../nbs/06_unroll.ipynb #48037510
 def _enclosed(plan, x):
-    """Learned tensors that a step uses though they are none of its inputs: what an augmentation or a network encloses, or a rate of the
-    inner optimiser that is a tensor. Strategies that rebuild steps take them as further inputs."""
+    """Learned tensors that a step uses though they are none of its inputs: what an augmentation or a network
+    encloses, or a rate of the inner optimiser that is a tensor. Strategies that rebuild steps take them as
+    further inputs."""
     found = leaves_of([v for v in vars(plan.inner).values() if torch.is_tensor(v) and v.requires_grad])
-    x,net = x.detach(),plan.base.net
+    x,net,stacked = x.detach(),plan.base.net,plan.base.nets is not None
+    def first(d): return {k: (v.detach()[0] if stacked else v.detach()).clone() for k,v in d.items()}
     with drawing(0),torch.enable_grad():
         if plan.augment is not None: found += leaves_of([plan.augment(x)])
         if _FACTS[net].encloses:
-            first = (lambda d: {k: v.detach().clone() if plan.base.nets is None else v[0].detach().clone() for k,v in d.items()})
             if plan.augment is not None: x = plan.augment(x).detach()
             found += leaves_of([called(plan.net, first(plan.first.params), first(plan.first.buffers), x)[0]])
     return list({id(v): v for v in found}.values())
@@ -254,36 +296,54 @@ def _enclosed(plan, x):
 # %% ../nbs/06_unroll.ipynb #1e996910
 _NOISY = weakref.WeakKeyDictionary()   # structure -> whether its steps draw random numbers
 
-def _learns(net): return {k for k,p in net.named_parameters() if p.requires_grad}   # the other parameters are frozen, and stay as they are
+def _learns(net):
+    "Names of the parameters that are trained; the others are frozen, and stay as they are."
+    return {k for k,p in net.named_parameters() if p.requires_grad}
 
 class _Plan:
-    "What training needs besides tensors: structure, names, update rule and order. A state is a flat list of tensors here: parameters, slots, buffers."
+    """What training needs besides tensors: structure, names, update rule and order. A state is a flat list of
+    tensors here: parameters, slots, buffers."""
     def __init__(self, state, inner, steps=1, order=None, augment=None, start=0):
-        if augment is not None and not callable(augment): raise TypeError(f'augment must be a function of a batch of images, got {type(augment).__name__}')
-        if torch.is_inference_mode_enabled(): raise RuntimeError('training needs gradients, which torch.inference_mode() does not allow: call it outside')
-        self.first,self.base,self.inner,self.steps,self.order,self.augment = state,replace(state, params={}, buffers={}, opt={}),inner,steps,order,augment
-        self.net,self.names,self.bufs,self.n0 = _twin(state.net, _train_mode(state.bn)),list(state.params),list(state.buffers),state.opt.get('n', 0) - start
-        self.P,self.slots,self.trace,self.compile = len(state.params),SLOTS[inner.name],None,False
+        if augment is not None and not callable(augment):
+            raise TypeError(f'augment must be a function of a batch of images, got {type(augment).__name__}')
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError('training needs gradients, which torch.inference_mode() does not allow: '
+                               'call it outside')
+        self.first,self.base = state,replace(state, params={}, buffers={}, opt={})
+        self.inner,self.steps,self.order,self.augment = inner,steps,order,augment
+        self.net = _twin(state.net, _train_mode(state.bn))
+        self.names,self.bufs = list(state.params),list(state.buffers)
+        self.n0 = state.opt.get('n', 0) - start   # what the optimiser counts more than the inner step
+        self.P,self.slots = len(state.params),SLOTS[inner.name]
+        self.trace,self.compile = None,False
         self.extras = []   # learned tensors that its steps use and that are none of their inputs
         self.noisy = _NOISY.get(state.net) if augment is None else None
         learns = _learns(state.net)
         self.live = [i for i,k in enumerate(self.names) if k in learns]
-        if not self.live: raise ValueError('net must have a parameter that requires grad, got none: nothing of it can be trained')
+        if not self.live:
+            raise ValueError('net must have a parameter that requires grad, got none: '
+                             'nothing of it can be trained')
 
     @cached_property
-    def seed(self): return int(torch.randint(2**62, ())) if self.base.seed is None else self.base.seed   # torch's own generator is left alone until a number is needed
+    def seed(self):
+        "The state's seed, or a drawn one; torch's own generator is left alone until a number is needed."
+        return int(torch.randint(2**62, ())) if self.base.seed is None else self.base.seed
 
     def tensors(self, state):
+        "A state as a flat list; slots that it has not got yet are zero."
         def slot(s, k): return state.opt[s][k] if s in state.opt else torch.zeros_like(state.params[k])
-        return [*state.params.values(), *(slot(s, k) for s in self.slots for k in self.names), *state.buffers.values()]
+        slots = (slot(s, k) for s in self.slots for k in self.names)
+        return [*state.params.values(), *slots, *state.buffers.values()]
 
     def state(self, z, t):
-        P = self.P
+        "The flat list `z` as the state before inner step `t`."
+        P,K = self.P,len(self.slots)
+        params,buffers = dict(zip(self.names, z[:P])),dict(zip(self.bufs, z[P*(1+K):]))
         opt = {s: dict(zip(self.names, z[P*(i+1):P*(i+2)])) for i,s in enumerate(self.slots)}
-        return replace(self.base, params=dict(zip(self.names, z[:P])), buffers=dict(zip(self.bufs, z[P*(1+len(self.slots)):])), opt=dict(opt, n=self.n0 + t))
+        return replace(self.base, params=params, buffers=buffers, opt=dict(opt, n=self.n0 + t))
 
     def batch(self, images, labels, lrs, t):
-        "What step `t` trains on: all of one step's examples in the paper's order, or those that `order` names."
+        "What step `t` trains on: all of one step's examples in the paper's order, or those named by `order`."
         if self.order is None: x,y = images[t % self.steps],labels[t % self.steps]
         else: x,y = images.flatten(0, 1)[self.order[t]],labels.flatten(0, 1)[self.order[t]]
         return x if self.augment else _channels_last(self.first, x),y,lrs[t]
@@ -295,8 +355,10 @@ class _Plan:
 
     def step(self, z, t, x, y, lr, create_graph):
         "State `t` and its batch to state `t + 1`."
+        n = self.n0 + t + 1
         if self.noisy is False:
-            return _fast_step(self, z, t, x, y, lr) if self.compile and not create_graph else self.bare_step(z, self.n0 + t + 1, x, y, lr, create_graph)
+            if self.compile and not create_graph: return _fast_step(self, z, t, x, y, lr)
+            return self.bare_step(z, n, x, y, lr, create_graph)
         cuda = [x.device] if x.is_cuda else []
         def drawn(): return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in cuda)]
         known = self.noisy or self.base.seed is not None
@@ -304,19 +366,24 @@ class _Plan:
         with NOISE, torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed + self.n0 + t)
             before = drawn()
-            new = self.bare_step(z, self.n0 + t + 1, x, y, lr, create_graph)
+            new = self.bare_step(z, n, x, y, lr, create_graph)
             if self.noisy is None:
                 self.noisy = any(not torch.equal(a, b) for a,b in zip(before, drawn()))
                 if self.augment is None: _NOISY[self.base.net] = self.noisy
-        if self.noisy and not known: return self.step(z, t, x, y, lr, create_graph)   # with a number that is drawn outside
-        if self.noisy and self.compile: raise ValueError('compile=True needs a training step without random numbers, got a network with dropout or a random augmentation')
+        if self.noisy and not known:
+            return self.step(z, t, x, y, lr, create_graph)   # with a number that is drawn outside
+        if self.noisy and self.compile:
+            raise ValueError('compile=True needs a training step without random numbers, '
+                             'got a network with dropout or a random augmentation')
         return new
 
     def bare_step(self, z, n, x, y, lr, create_graph):
         "The `n`-th step in the life of the optimiser, counted from 1."
         P,K = self.P,len(self.slots)
-        w = [v.detach().requires_grad_() if i in self.live and not v.requires_grad else v for i,v in enumerate(z[:P])]
-        buffers = {k: v.clone() for k,v in zip(self.bufs, z[P*(1+K):])}   # train mode writes into what it is handed
+        def learned(i, v): return v.detach().requires_grad_() if i in self.live and not v.requires_grad else v
+        w = [learned(i, v) for i,v in enumerate(z[:P])]
+        # train mode writes into what it is handed
+        buffers = {k: v.clone() for k,v in zip(self.bufs, z[P*(1+K):])}
         def loss(p, b, x):
             out,b = called(self.net, p, b, x)
             return loss_fn(out, y),b
@@ -324,15 +391,20 @@ class _Plan:
             if self.augment is not None: x = _channels_last(self.first, self.augment(x))
             if self.base.nets is None: l,buffers = loss(dict(zip(self.names, w)), buffers, x)
             else:
-                l,buffers = vmap(loss, in_dims=(0, 0, None), randomness='different')(dict(zip(self.names, w)), buffers, x)
+                losses = vmap(loss, in_dims=(0, 0, None), randomness='different')
+                l,buffers = losses(dict(zip(self.names, w)), buffers, x)
                 l = l.sum()
-            got = dict(zip(self.live, torch.autograd.grad(l, [w[i] for i in self.live], create_graph=create_graph, allow_unused=True)))
+            live = [w[i] for i in self.live]
+            got = torch.autograd.grad(l, live, create_graph=create_graph, allow_unused=True)
+            got = dict(zip(self.live, got))
             grads = [got.get(i) for i in range(P)]
         with torch.set_grad_enabled(create_graph):
             old = [tuple(z[P*(j+1)+i] for j in range(K)) for i in range(P)]
-            new = [(v, s) if g is None else _update(self.inner, v, g, lr, s, n) for v,g,s in zip(w, grads, old)]
+            def after(v, g, s): return (v, s) if g is None else _update(self.inner, v, g, lr, s, n)
+            new = [after(v, g, s) for v,g,s in zip(w, grads, old)]
         return [*(v for v,_ in new), *(s[j] for j in range(K) for _,s in new), *buffers.values()]
 
+# %% ../nbs/06_unroll.ipynb #9e50f399
 def train_step(
     state:State,              # before the step; not changed
     x:Tensor,                 # (n, ...) batch
@@ -342,12 +414,14 @@ def train_step(
     create_graph:bool=False,  # keep the graph, so that the result can be differentiated
     augment=None,             # differentiable function of the batch, applied before the network
 ) -> State:                   # after the step
-    "One step of training as a pure function of state and batch; buffers that train mode changes (BatchNorm's) are part of the new state, like the weights."
+    """One step of training as a pure function of state and batch; buffers that train mode changes
+    (BatchNorm's) are part of the new state, like the weights."""
     plan = _Plan(state, inner, augment=augment)
     _check_sound(plan, x)
-    return plan.state(_loose(plan.step(plan.tensors(state), 0, x, y, lr, create_graph), create_graph), 1)
+    z = plan.step(plan.tensors(state), 0, x, y, lr, create_graph)
+    return plan.state(z if create_graph else _detached(z), 1)
 
-def _loose(z, create_graph): return z if create_graph else [v.detach() for v in z]
+def _detached(z): return [v.detach() for v in z]
 
 # %% ../nbs/06_unroll.ipynb #37be217e
 def _plan(syn, state, augment=None, start=0):
@@ -358,7 +432,8 @@ def _plan(syn, state, augment=None, start=0):
     return _Plan(replace(state, bn=syn.bn), syn.inner, syn.steps, syn.order, augment, int(start))
 
 def _start(syn, state):
-    "Where a training on S begins: at 0, but for a state in the middle of a training, which could mean either."
+    """Where a training on S begins: at 0. Raise ValueError for a state in the middle of a training, which
+    could mean either."""
     n = state.opt.get('n', 0)
     if not 0 < n < syn.n_steps: return 0
     raise ValueError(f'start must be given for a network that has made {n} of {syn.n_steps} steps, got None: '
@@ -370,10 +445,16 @@ def _ready(syn, state):
     if syn.bn != 'learned': return state
     want,have = norm_stats(state.net),syn.running_stats()
     for k in sorted(want):   # a network without BatchNorm wants none
-        if k not in have: raise ValueError(f'the set has no learned statistics for {k!r} of this network, only for {", ".join(have)}')
-        if have[k].shape != state.buffers[k].shape[-1:]: raise ValueError(f'the learned statistics do not fit the network: {k!r} is {tuple(have[k].shape)}, not {tuple(state.buffers[k].shape[-1:])}')
-    return replace(state, buffers={k: have[k].expand_as(v) if k in want else v for k,v in state.buffers.items()})
+        if k not in have:
+            raise ValueError(f'the set has no learned statistics for {k!r} of this network, '
+                             f'only for {", ".join(have)}')
+        got,fits = tuple(have[k].shape),tuple(state.buffers[k].shape[-1:])
+        if got != fits:
+            raise ValueError(f'the learned statistics do not fit the network: {k!r} is {got}, not {fits}')
+    buffers = {k: have[k].expand_as(v) if k in want else v for k,v in state.buffers.items()}
+    return replace(state, buffers=buffers)
 
+# %% ../nbs/06_unroll.ipynb #968a1286
 def trained(
     syn:Synthetic,             # the synthetic set to train on
     state:State,               # where training starts
@@ -381,17 +462,23 @@ def trained(
     steps:int|None=None,       # stop after so many steps; by default all T
     augment=None,              # differentiable function of the batch, applied before the network
     progress:bool=False,       # show a bar if it takes over two seconds
-    start:int|None=None,       # inner step to begin at; by default 0, and asked for where the state has made some steps, but not all
+    start:int|None=None,       # inner step to begin at; by default 0
 ) -> State:                    # theta_T
-    "Train on S by S's own schedule: T steps of its inner optimiser."
+    """Train on S by S's own schedule: T steps of its inner optimiser. Raises ValueError without `start` for a
+    state that has made some of the steps, but not all."""
     steps = syn.n_steps if steps is None else steps
-    if not 0 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
+    if not 0 <= steps <= syn.n_steps:
+        raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     plan = _plan(syn, state, augment, start)
     begin = _start(syn, state) if start is None else start
-    if steps < begin: raise ValueError(f'steps must be at least start={begin}, at which the training begins, got {steps}')
+    if steps < begin:
+        raise ValueError(f'steps must be at least start={begin}, at which the training begins, got {steps}')
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
     if steps > begin: _check_sound(plan, plan.batch(images, labels, lrs, 0)[0], syn)
-    for t in _ticking(range(begin, steps), 'train') if progress else range(begin, steps): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph), create_graph)
+    todo = range(begin, steps)
+    for t in _ticking(todo, 'train') if progress else todo:
+        z = plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph)
+        if not create_graph: z = _detached(z)
     return _ready(syn, plan.state(z, steps))
 
 @patch
@@ -406,30 +493,42 @@ def train(self:Synthetic,
 
 # %% ../nbs/06_unroll.ipynb #eccc9fd7
 def _back(plan, z, n, x, y, lr, lam, want, zeros=False, check=False):
-    "Adjoints of the state after step `n` to adjoints of what went into it: (state, step size, images, labels, extras), each where wanted."
+    """Adjoints of the state after step `n` to adjoints of what went into it: (state, step size, images,
+    labels, extras), each where wanted."""
     z = [v.detach().requires_grad_(want[0] and differentiable(v)) for v in z]
     lr,x,y = (v.detach().requires_grad_(w) for v,w in zip((lr, x, y), want[1:]))
-    with torch.enable_grad(): new = plan.bare_step(z, n, x, y, lr, True) if zeros else plan.step(z, n - 1 - plan.n0, x, y, lr, True)
+    with torch.enable_grad():
+        if zeros: new = plan.bare_step(z, n, x, y, lr, True)
+        else: new = plan.step(z, n - 1 - plan.n0, x, y, lr, True)
     pairs = [(v, l) for v,l in zip(new, lam) if l is not None and v.requires_grad]
     ins = [*(v for v in (*z, lr, x, y) if v.requires_grad), *plan.extras]
     if not pairs: return [None]*len(ins)
     if check and want[0]: _check_leaves(plan, [v for v,_ in pairs], ins)
-    return torch.autograd.grad([v for v,_ in pairs], ins, [l for _,l in pairs], allow_unused=True, materialize_grads=zeros,
-                               retain_graph=bool(plan.extras))   # what made an extra is gone through at every step
+    outs,adjoints = [v for v,_ in pairs],[l for _,l in pairs]
+    again = bool(plan.extras)   # what made an extra is gone through at every step
+    return torch.autograd.grad(outs, ins, adjoints, retain_graph=again, allow_unused=True,
+                               materialize_grads=zeros)
 
 def _check_leaves(plan, outputs, ins):
-    "Raise ValueError if a step of somebody's own code uses a learned tensor that was none when the network was first seen."
+    """Raise ValueError if a step of somebody's own code uses a learned tensor that was none when the network
+    was first seen."""
     strange = {id(v): v for v in leaves_of(outputs)}.keys() - {id(v) for v in ins}
     own = {id(p) for p in plan.net.parameters()}   # of the structure itself, where a gradient is not wanted
     if strange - own:
-        raise ValueError(f'net must use the same learned tensors in every pass, got {type(plan.net).__name__}, which has come to use another '
-                         'that requires grad: make a new network, or detach it')
+        raise ValueError('net must use the same learned tensors in every pass, '
+                         f'got {type(plan.net).__name__}, which has come to use another that requires grad: '
+                         'make a new network, or detach it')
 
-def _plus(a, b): return b if a is None else a if b is None else a + b
+def _plus(a, b):
+    "The sum of two gradients, of which None is zero."
+    return b if a is None else a if b is None else a + b
 
+# %% ../nbs/06_unroll.ipynb #e17b9c2f
 class _Shelf:
-    "Room for `n` states, made once: what outlives a step must not lie among its activations, where it would leave holes that the allocator cannot fill."
-    def __init__(self, n, z, device): self.blocks = [torch.empty(n, *v.shape, dtype=v.dtype, device=device) for v in z]
+    """Room for `n` states, made once: what outlives a step must not lie among its activations, where it would
+    leave holes that the allocator cannot fill."""
+    def __init__(self, n, z, device):
+        self.blocks = [torch.empty(n, *v.shape, dtype=v.dtype, device=device) for v in z]
     def put(self, i, z): return [None if v is None else block[i].copy_(v) for block,v in zip(self.blocks, z)]
     def get(self, i, device): return [block[i].to(device) for block in self.blocks]
 
@@ -439,9 +538,11 @@ class _Rebuild(torch.autograd.Function):
     def forward(ctx, plan, t0, times, gap, offload, images, labels, lrs, *z_and_extras):
         ctx.plan,ctx.t0,ctx.times,ctx.gap = plan,t0,times,gap
         ctx.save_for_backward(images, labels, lrs)
-        z,out = [v.detach() for v in z_and_extras[:len(z_and_extras) - len(plan.extras)]],[]
-        ctx.kept,now = _Shelf(-(-(times[-1] - t0)//gap), z, 'cpu' if offload else images.device),_Shelf(2, z, images.device)
-        for t in range(t0, times[-1]):
+        end,out = times[-1],[]
+        z = [v.detach() for v in z_and_extras[:len(z_and_extras) - len(plan.extras)]]
+        ctx.kept = _Shelf(-(-(end-t0)//gap), z, 'cpu' if offload else images.device)
+        now = _Shelf(2, z, images.device)
+        for t in range(t0, end):
             if (t-t0) % gap == 0: ctx.kept.put((t-t0)//gap, z)
             z = now.put(t % 2, plan.step(z, t, *plan.batch(images, labels, lrs, t), False))
             if t+1 in times: out += [v.clone() for v in z]
@@ -452,21 +553,26 @@ class _Rebuild(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        plan,n,(images,labels,lrs) = ctx.plan,ctx.n,[v.detach() for v in ctx.saved_tensors]
+        plan,n,t0,end,gap = ctx.plan,ctx.n,ctx.t0,ctx.times[-1],ctx.gap
+        images,labels,lrs = [v.detach() for v in ctx.saved_tensors]
         want_images,want_labels,want_lrs,*want_z = ctx.needs_input_grad[5:8 + n]
+        dx = torch.zeros_like(images) if want_images else None
+        dy = torch.zeros_like(labels) if want_labels else None
+        dlr = torch.zeros_like(lrs) if want_lrs else None
         extra = [None]*len(plan.extras)
-        dx,dy,dlr = (torch.zeros_like(v) if w else None for v,w in zip((images, labels, lrs), (want_images, want_labels, want_lrs)))
-        asked = {t: grads[i*n:(i+1)*n] for i,t in enumerate(ctx.times)}
-        def floats(vs): return [v if f else None for v,f in zip(vs, is_float)]
         is_float = [differentiable(block) for block in ctx.kept.blocks]
-        z,lam,t0,end = [block[0] for block in ctx.kept.blocks],[None]*n,ctx.t0,ctx.times[-1]
-        between,now = _Shelf(ctx.gap - 1, z, images.device),_Shelf(2, z, images.device)
-        for a in range(t0 + (end-1-t0)//ctx.gap*ctx.gap, t0 - 1, -ctx.gap):
-            b,zs = min(a + ctx.gap, end),[ctx.kept.get((a-t0)//ctx.gap, images.device)]
-            for t in range(a, b-1): zs.append(between.put(t-a, plan.step(zs[-1], t, *plan.batch(images, labels, lrs, t), False)))   # this segment's states, again
+        def floats(vs): return [v if f else None for v,f in zip(vs, is_float)]
+        asked = {t: grads[i*n:(i+1)*n] for i,t in enumerate(ctx.times)}
+        z,lam = [block[0] for block in ctx.kept.blocks],[None]*n
+        between,now = _Shelf(gap - 1, z, images.device),_Shelf(2, z, images.device)
+        for a in range(t0 + (end-1-t0)//gap*gap, t0 - 1, -gap):
+            b,zs = min(a + gap, end),[ctx.kept.get((a-t0)//gap, images.device)]
+            for t in range(a, b-1):   # this segment's states, again
+                zs.append(between.put(t-a, plan.step(zs[-1], t, *plan.batch(images, labels, lrs, t), False)))
             for t in range(b-1, a-1, -1):
                 if t+1 in asked: lam = [_plus(l, g) for l,g in zip(lam, floats(asked[t+1]))]
-                if plan.trace is not None: plan.trace[t+1] = [None if l is None else l.clone() for l in lam[:plan.P]]
+                if plan.trace is not None:
+                    plan.trace[t+1] = [None if l is None else l.clone() for l in lam[:plan.P]]
                 want = (t > t0 or any(want_z), want_lrs, want_images, want_labels)
                 args = plan, zs[t-a], plan.n0 + t + 1, *plan.batch(images, labels, lrs, t), lam, want
                 check = t == end - 1 and not known_layers(plan.net)
@@ -486,26 +592,35 @@ def _free_memory(device):
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
     def read(path):
         with open(path) as f: return f.read()
-    try: free = next(int(l.split()[1])*1024 for l in read('/proc/meminfo').splitlines() if l.startswith('MemAvailable'))
+    try:
+        lines = read('/proc/meminfo').splitlines()
+        free = next(int(l.split()[1])*1024 for l in lines if l.startswith('MemAvailable'))
     except (OSError, StopIteration):
         try: free = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')//2
         except (AttributeError, ValueError, OSError): free = 4*2**30
-    try: free = min(free, int(read('/sys/fs/cgroup/memory.max')) - int(read('/sys/fs/cgroup/memory.current')))   # a container's own limit
+    try:   # a container's own limit
+        free = min(free, int(read('/sys/fs/cgroup/memory.max')) - int(read('/sys/fs/cgroup/memory.current')))
     except (OSError, ValueError): pass
     return max(free, 0)
 
 def _graph_bytes(plan, z, batch):
     "What the graph of one step keeps alive, in bytes."
     held = {}
-    def pack(v): held[v.untyped_storage().data_ptr()] = v.untyped_storage().nbytes(),v; return v   # holding it, so that no address is used twice
+    def pack(v):
+        storage = v.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes(),v   # holding it, so that no address is used twice
+        return v
     x,y,lr = (v.detach().requires_grad_(differentiable(v)) for v in batch)
     z = [v.detach().requires_grad_(differentiable(v)) for v in z]
-    with torch.enable_grad(),torch.autograd.graph.saved_tensors_hooks(pack, lambda v: v): plan.step(z, 0, x, y, lr, True)
+    with torch.enable_grad(),torch.autograd.graph.saved_tensors_hooks(pack, lambda v: v):
+        plan.step(z, 0, x, y, lr, True)
     return sum(n for n,_ in held.values())
 
+# %% ../nbs/06_unroll.ipynb #888f3860
 @dataclass(frozen=True)
 class Pick:
-    "A strategy, and why: what the graphs of all steps would take, what the states would take, and the budget, in bytes."
+    """A strategy, and why: what the graphs of all steps would take, what the states would take, and the
+    budget, in bytes."""
     strategy:str
     steps:int
     graph:int
@@ -526,16 +641,22 @@ def pick_strategy(
     augment=None,               # as in `unroll`
 ) -> Pick:
     "The fastest strategy whose memory fits the budget, from a measurement of one step."
-    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, numbers.Real) or not memory > 0): raise ValueError(f'memory must be a positive number of bytes, got {memory!r}')
+    number = isinstance(memory, numbers.Real) and not isinstance(memory, bool)
+    if memory is not None and not (number and memory > 0):
+        raise ValueError(f'memory must be a positive number of bytes, got {memory!r}')
     plan,steps = _plan(syn, state, augment),steps or syn.n_steps   # any step will do
     z,batch = plan.tensors(state),plan.batch(syn.images, syn.labels, syn.lrs, 0)
-    _check_sound(plan, batch[0], syn)
-    known,key = _GRAPH_BYTES.setdefault(state.net, OrderedDict()),(id(augment), syn.inner, state.nets, *(v.shape for v in batch), batch[0].dtype, batch[0].device)
-    if key not in known: known[key] = _graph_bytes(plan, z, batch),augment   # kept alive: an id must stay taken
+    x = batch[0]
+    _check_sound(plan, x, syn)
+    known = _GRAPH_BYTES.setdefault(state.net, OrderedDict())
+    key = id(augment), syn.inner, state.nets, *(v.shape for v in batch), x.dtype, x.device
+    if key not in known:
+        known[key] = _graph_bytes(plan, z, batch),augment   # kept alive: an id must stay taken
     if len(known) > 16: known.popitem(last=False)
     graph,states = known[key][0],sum(v.nbytes for v in z)
-    budget = int(_free_memory(batch[0].device)/4 if memory is None else min(memory, 2**62))
-    name = 'graph' if graph*steps <= budget and not compile else 'recompute' if graph + states*steps <= budget else 'segments'
+    budget = int(_free_memory(x.device)/4 if memory is None else min(memory, 2**62))
+    if graph*steps <= budget and not compile: name = 'graph'
+    else: name = 'recompute' if graph + states*steps <= budget else 'segments'
     return Pick(name, steps, graph*steps, states*steps, budget)
 
 # %% ../nbs/06_unroll.ipynb #f24b7483
@@ -543,34 +664,53 @@ STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
 PLACES = ('random', 'last')
 
 def _check_unroll(strategy, window, place, compile):
-    if strategy not in STRATEGIES: raise ValueError(f'strategy must be one of {", ".join(STRATEGIES)}, got {strategy!r}')
+    "Raise ValueError for arguments of `unroll` that mean nothing, alone or together."
+    if strategy not in STRATEGIES:
+        raise ValueError(f'strategy must be one of {", ".join(STRATEGIES)}, got {strategy!r}')
     if window is not None: _check_count('window', window)
     if place not in PLACES: raise ValueError(f'place must be one of {", ".join(PLACES)}, got {place!r}')
-    if compile and strategy == 'graph': raise ValueError("strategy must be 'auto', 'recompute' or 'segments' with compile=True, got 'graph'")
+    if compile and strategy == 'graph':
+        raise ValueError("strategy must be 'auto', 'recompute' or 'segments' with compile=True, got 'graph'")
 
 def _window(T, window, place, plan):
     "First and last step of a window."
     if window is None or window >= T: return 0,T
-    end = T if place == 'last' else int(torch.randint(window, T+1, (), generator=torch.Generator().manual_seed(plan.seed)))
+    if place == 'last': end = T
+    else: end = int(torch.randint(window, T+1, (), generator=torch.Generator().manual_seed(plan.seed)))
     return end - window,end
 
+def _asked_times(at, window, begin, T, end):
+    "The inner steps whose states `terminal` is given."
+    def whole(t): return isinstance(t, numbers.Integral) and not isinstance(t, bool)
+    if at is not None and not (isinstance(at, (list, tuple, range)) and all(whole(t) for t in at)):
+        raise TypeError(f'at must be a list of whole numbers, got {at!r}')
+    times = [end] if at is None else [int(t) for t in at]
+    if at is not None and window is not None:
+        raise ValueError(f'at and window exclude each other, got at={times} and window={window}')
+    if not times or min(times) < begin or max(times) > T:
+        raise ValueError(f'at must name inner steps in {begin}..{T}, got {times}')
+    return times
+
+# %% ../nbs/06_unroll.ipynb #76ff3f70
 def unroll(
     syn:Synthetic,           # S
     state:State,             # theta_0; gradients reach its tensors too if they require grad
-    terminal,                # function of the final `State` (with `at`: of a list of states), returning a scalar
-    strategy:str='auto',     # 'graph', 'recompute', 'segments', or 'auto', which picks by memory: all give the same gradient
+    terminal,                # function of the final `State` (with `at`: of a list of states) to a scalar
+    strategy:str='auto',     # 'graph', 'recompute', 'segments', or 'auto', which picks by memory
     window:int|None=None,    # differentiate through so many steps only: an approximation
     place:str='random',      # of the window: 'random' (and training ends where it ends), or the 'last' steps
-    at=None,                 # inner steps, 0..T, whose states `terminal` is given; by default the last one alone
+    at=None,                 # inner steps, 0..T, whose states `terminal` is given; by default the last
     compile:bool=False,      # compile the steps: slow once, faster ever after
     augment=None,            # differentiable function of a batch of S, applied before the network
     memory:float|None=None,  # budget of 'auto' in bytes; by default a quarter of what is free
     offload:bool=False,      # keep the stored states in CPU memory
-    start:int|None=None,     # inner step to begin at; by default 0, and asked for where the state has made some steps, but not all
+    start:int|None=None,     # inner step to begin at; by default 0
 ) -> Tensor:                 # what `terminal` returned; call `.backward()` on it
-    """`terminal(theta_T)` as a differentiable function of S, BatchNorm's statistics included ([07_batchnorm](07_batchnorm.ipynb)), and of whatever
-    learned tensor an augmentation, the network or `syn.inner` uses. Raises ValueError for networks whose gradient would be wrong
-    ([06c_guard](06c_guard.ipynb)), or that cannot be differentiated twice."""
+    """`terminal(theta_T)` as a differentiable function of S, BatchNorm's statistics included
+    ([07_batchnorm](07_batchnorm.ipynb)), and of whatever learned tensor an augmentation, the network or
+    `syn.inner` uses. All strategies give the same gradient. Raises ValueError for networks whose gradient
+    would be wrong ([06c_guard](06c_guard.ipynb)), or that cannot be differentiated twice, and without `start`
+    for a state that has made some of the T steps, but not all."""
     _check_unroll(strategy, window, place, compile)
     plan,T = _plan(syn, state, augment, start),syn.n_steps
     begin = _start(syn, state) if start is None else start
@@ -578,22 +718,23 @@ def unroll(
     _check_sound(plan, x, syn, twice=True)
     t0,end = _window(T, window, place, plan)
     t0 = max(t0, begin)
-    if at is not None and (not isinstance(at, (list, tuple, range)) or any(isinstance(t, bool) or not isinstance(t, numbers.Integral) for t in at)): raise TypeError(f'at must be a list of whole numbers, got {at!r}')
-    times = [end] if at is None else [int(t) for t in at]
-    if at is not None and window is not None: raise ValueError(f'at and window exclude each other, got at={times} and window={window}')
-    if not times or min(times) < begin or max(times) > T: raise ValueError(f'at must name inner steps in {begin}..{T}, got {times}')
+    times = _asked_times(at, window, begin, T, end)
     if strategy == 'auto': strategy = pick_strategy(syn, state, memory, end - t0, compile, augment).strategy
     images,labels,lrs,z = syn.images,syn.labels,syn.lrs,plan.tensors(state)
     plan.compile = compile
-    for t in range(begin, t0): z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), False), False)
+    for t in range(begin, t0):
+        z = _detached(plan.step(z, t, *plan.batch(images, labels, lrs, t), False))
     states = {t0: z}
     todo = sorted({t for t in times if t > t0})
     if todo and strategy == 'graph':
-        for t in range(t0, todo[-1]): states[t+1] = z = plan.step(z, t, *plan.batch(images, labels, lrs, t), True)
+        for t in range(t0, todo[-1]):
+            states[t+1] = z = plan.step(z, t, *plan.batch(images, labels, lrs, t), True)
     elif todo:
         gap = 1 if strategy == 'recompute' else math.ceil(math.sqrt(todo[-1] - t0))
         plan.extras = _enclosed(plan, x)
-        if compile and plan.extras: raise ValueError(f'compile=True needs steps that use no learned tensors but S and the state, got {len(plan.extras)} of them')
+        if compile and plan.extras:
+            raise ValueError('compile=True needs steps that use no learned tensors but S and the state, '
+                             f'got {len(plan.extras)} of them')
         out = _Rebuild.apply(plan, t0, todo, gap, offload, images, labels, lrs, *z, *plan.extras)
         states |= {t: list(out[i*len(z):(i+1)*len(z)]) for i,t in enumerate(todo)}
     states = [_ready(syn, plan.state(states[t], t)) for t in times]
@@ -611,20 +752,24 @@ def adjoint_norms(
     _check_sound(plan, plan.batch(syn.images, syn.labels, syn.lrs, 0)[0], syn, twice=True)
     plan.trace = {}
     z = [v.detach().requires_grad_(differentiable(v)) for v in plan.tensors(state)]
-    loss = terminal(_ready(syn, plan.state(list(_Rebuild.apply(plan, 0, [T], 1, False, syn.images, syn.labels, syn.lrs, *z)), T)))
+    out = _Rebuild.apply(plan, 0, [T], 1, False, syn.images, syn.labels, syn.lrs, *z)
+    loss = terminal(_ready(syn, plan.state(list(out), T)))
     torch.autograd.grad(loss, [v for v in z if v.requires_grad], allow_unused=True)
-    return torch.tensor([math.sqrt(sum(l.abs().double().square().sum().item() for l in plan.trace[t] if l is not None)) for t in range(T+1)])
+    def norm(lam): return math.sqrt(sum(l.abs().double().square().sum().item() for l in lam if l is not None))
+    return torch.tensor([norm(plan.trace[t]) for t in range(T+1)])
 
 # %% ../nbs/06_unroll.ipynb #f10f4975
-_SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether each example's output depends on that example alone
+_SEPARABLE = weakref.WeakKeyDictionary()   # structure -> whether an example's output depends on it alone
 
 def _separable(state, x):
+    "Whether the outputs of two examples stay what they are without a third one."
     known = _SEPARABLE.setdefault(state.net, {})
     if state.bn not in known:
         d = 1 if state.nets else 0
         with torch.no_grad(): three,two = state(x.narrow(d, 0, 3)),state(x.narrow(d, 0, 2))
         if not torch.isfinite(three).all(): return False   # nothing can be told from this
-        known[state.bn] = torch.allclose(three.narrow(d, 0, 2), two, rtol=1e-3, atol=1e-4*three.abs().max().item())
+        small = 1e-4*three.abs().max().item()
+        known[state.bn] = torch.allclose(three.narrow(d, 0, 2), two, rtol=1e-3, atol=small)
     return known[state.bn]
 
 def _encloses(state):
@@ -634,12 +779,15 @@ def _encloses(state):
 def _check_enclosed(state, loss, z):
     "Raise ValueError if a loss depends on a learned tensor whose gradient a sum over chunks would lack."
     if {id(v) for v in leaves_of([loss])} - {id(v) for v in z}:
-        raise ValueError(f'chunk must be None for a network that uses learned tensors of elsewhere, got {type(state.net).__name__}')
+        raise ValueError('chunk must be None for a network that uses learned tensors of elsewhere, '
+                         f'got {type(state.net).__name__}')
 
 def _loss_of(state, x, y):
+    "Mean loss of a batch taken whole, over all networks."
     out = state(x)
     return loss_fn(out, y) if state.nets is None else loss_fn(out.flatten(0, 1), y.flatten(0, 1))
 
+# %% ../nbs/06_unroll.ipynb #8273cc4c
 class _Chunked(torch.autograd.Function):
     "The mean loss of a batch and its gradient, some examples at a time."
     @staticmethod
@@ -649,18 +797,22 @@ class _Chunked(torch.autograd.Function):
             *z,x,y = args
             z = [v.detach().requires_grad_(differentiable(v)) for v in z]
             with torch.enable_grad():
-                s = replace(state, params=dict(zip(state.params, z)), buffers=dict(zip(state.buffers, z[len(state.params):])))
-                loss = _loss_of(s, x, y)
+                params,buffers = dict(zip(state.params, z)),dict(zip(state.buffers, z[len(state.params):]))
+                loss = _loss_of(replace(state, params=params, buffers=buffers), x, y)
                 if not known: _check_enclosed(state, loss, z)
-                return [loss.detach(), *torch.autograd.grad(loss, [v for v in z if v.requires_grad], materialize_grads=True)]
+                grads = torch.autograd.grad(loss, [v for v in z if v.requires_grad], materialize_grads=True)
+                return [loss.detach(), *grads]
         # on a CPU the compiled backward of a maximum pool takes longer than all that is gained
-        fast = compile and (x.is_cuda or not any(isinstance(m, nn.modules.pooling._MaxPoolNd) for m in state.net.modules()))
+        def pools(): return any(isinstance(m, nn.modules.pooling._MaxPoolNd) for m in state.net.modules())
+        fast = compile and (x.is_cuda or not pools())
+        key = 'loss',state.net,state.bn,state.nets,tuple(names)
         total = None
         for xs,ys in zip(x.split(chunk, d), y.split(chunk, d)):
             args = [*tensors, xs, ys]
-            got = _compiled(('loss', state.net, state.bn, state.nets, tuple(names)), part, args) if fast and xs.shape[d] == chunk else part(*args)
+            got = _compiled(key, part, args) if fast and xs.shape[d] == chunk else part(*args)
             share = xs.shape[d]/x.shape[d]
-            total = [v*share for v in got] if total is None else [a.add_(v, alpha=share) for a,v in zip(total, got)]
+            if total is None: total = [v*share for v in got]
+            else: total = [a.add_(v, alpha=share) for a,v in zip(total, got)]
         loss,*grads = total
         ctx.floats = [differentiable(v) for v in tensors]
         ctx.save_for_backward(*grads)
@@ -673,17 +825,21 @@ class _Chunked(torch.autograd.Function):
         return None,None,None,None,None,*(next(grads)*g if f else None for f in ctx.floats)
 
 def real_loss(
-    state:State,            # a trained network; for stacked ones x and y have a leading dimension of networks, and the mean over all is returned
-    x:Tensor,               # (n, ...) real examples
-    y:Tensor,               # (n,) long classes or (n, classes) float soft targets
+    state:State,            # a trained network, or stacked ones
+    x:Tensor,               # (n, ...) real examples; (nets, n, ...) for stacked networks
+    y:Tensor,               # (n,) long classes or (n, classes) float soft targets; (nets, n, ...) as above
     chunk:int|None=128,     # examples at a time; None: all at once
     compile:bool=False,     # compile the loss of a full chunk and its gradient
-) -> Tensor:                # scalar
-    "Mean cross-entropy of a network in eval mode, a chunk of examples at a time; differentiable once with respect to the state."
+) -> Tensor:                # scalar: for stacked networks the mean over all
+    """Mean cross-entropy of a network in eval mode, a chunk of examples at a time; differentiable once with
+    respect to the state."""
     x = _channels_last(state, x)
-    if chunk is None or _encloses(state) or x.requires_grad or y.requires_grad or y.shape[1 if state.nets else 0] <= max(chunk, 3) or not _separable(state, x): return _loss_of(state, x, y)
+    whole = chunk is None or _encloses(state) or x.requires_grad or y.requires_grad
+    if whole or y.shape[1 if state.nets else 0] <= max(chunk, 3) or not _separable(state, x):
+        return _loss_of(state, x, y)
     return _Chunked.apply(state, x, y, chunk, compile, *state.params.values(), *state.buffers.values())
 
+# %% ../nbs/06_unroll.ipynb #a8ab679f
 class Unroll:
     "The objective of Wang et al. (2018): the loss on a real batch of a network trained on S."
     stacks = True   # takes stacked networks; a subclass has to say so again
@@ -708,14 +864,24 @@ class Unroll:
         batch:tuple,    # real images (n, ...) and labels (n,)
     ) -> Tensor:        # scalar outer loss
         x,y = batch
-        if self.strategy == 'auto':
-            sizes = [syn.inner.name, syn.n_steps, list(syn.images.shape), state.nets, sum(v.nbytes for v in state.params.values())]
-            if (key := str(sizes)) not in self.picks: self.picks[key] = pick_strategy(syn, state, self.memory, min(self.window or syn.n_steps, syn.n_steps), self.compile, self.augment)
+        strategy = self.strategy
+        if strategy == 'auto':
+            bytes_of_weights = sum(v.nbytes for v in state.params.values())
+            key = str([syn.inner.name, syn.n_steps, list(syn.images.shape), state.nets, bytes_of_weights])
+            if key not in self.picks:
+                steps = min(self.window or syn.n_steps, syn.n_steps)
+                self.picks[key] = pick_strategy(syn, state, self.memory, steps, self.compile, self.augment)
             self.pick = self.picks[key]
-        return unroll(syn, state, lambda s: real_loss(s, x, y, self.chunk, self.compile), self.pick.strategy if self.strategy == 'auto' else self.strategy,
-                      self.window, self.place, None, self.compile, self.augment, self.memory, self.offload)
+            strategy = self.pick.strategy
+        def terminal(s): return real_loss(s, x, y, self.chunk, self.compile)
+        return unroll(syn, state, terminal, strategy, self.window, self.place, None,
+                      self.compile, self.augment, self.memory, self.offload)
 
-    def state_dict(self) -> dict: "Which strategy 'auto' has settled on, for a run that is to be taken up again: others round otherwise."; return dict(picks={k: asdict(p) for k,p in self.picks.items()})
+    def state_dict(self) -> dict:
+        """Which strategy 'auto' has settled on, for a run that is to be taken up again: others round
+        otherwise."""
+        return dict(picks={k: asdict(p) for k,p in self.picks.items()})
+
     def load_state_dict(self, d:dict):
         "Go on with that strategy."
         self.picks = {k: Pick(**p) for k,p in d.get('picks', {}).items()}
@@ -727,7 +893,9 @@ class Unroll:
 
     def settings(self) -> str:
         "What was asked for."
-        opts = [f'{k}={v!r}' for k,v in (('window', self.window), ('compile', self.compile or None), ('augment', self.augment), ('offload', self.offload or None)) if v is not None]
+        given = dict(window=self.window, compile=self.compile or None, augment=self.augment,
+                     offload=self.offload or None)
+        opts = [f'{k}={v!r}' for k,v in given.items() if v is not None]
         if self.window is not None: opts.insert(1, f'place={self.place!r}')
         return f'Unroll({", ".join([repr(self.strategy), *opts])})'
 
@@ -735,19 +903,23 @@ class Unroll:
 
 # %% ../nbs/06_unroll.ipynb #fe541d66
 def _first_not_finite(syn, state, terminal, augment=None):
+    "Where the training on S, or the way back through it, stops being finite, as one sentence."
     plan,T = _plan(syn, state, augment),syn.n_steps
     z,(images,labels,lrs) = plan.tensors(state),[v.detach() for v in (syn.images, syn.labels, syn.lrs)]
     def bad(vs): return any(not torch.isfinite(v).all() for v in vs if v is not None)
     if bad(z): return 'the initial weights are not finite'
     for t in range(T):
-        z = _loose(plan.step(z, t, *plan.batch(images, labels, lrs, t), False), False)
-        if bad(z): return f'the weights stop being finite at inner step {t} of {T}, whose step size is {lrs[t].item():.3g}'
+        z = _detached(plan.step(z, t, *plan.batch(images, labels, lrs, t), False))
+        if bad(z):
+            return (f'the weights stop being finite at inner step {t} of {T}, '
+                    f'whose step size is {lrs[t].item():.3g}')
     loss = terminal(_ready(syn, plan.state(z, T)))
     if bad([loss]): return f'the weights stay finite through all {T} inner steps, the outer loss does not'
     norms = adjoint_norms(syn, state, terminal, augment)
     back = [t for t in range(T, -1, -1) if not math.isfinite(norms[t])]
     if back: return f'training is finite, the way back overflows at inner step {back[0]} of {T}'
-    return f'every inner step of {T} is finite for this network and batch; the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}'
+    return (f'every inner step of {T} is finite for this network and batch; '
+            f'the norm of the adjoint grows from {norms[-1].item():.3g} to {norms.max().item():.3g}')
 
 # %% ../nbs/06_unroll.ipynb #e03d7651
 @dataclass(frozen=True)
@@ -759,13 +931,21 @@ class GradientCheck:
     refused:str=''         # what the door said, if it did not let the network in
     tol:float=1e-4         # relative error that is taken for right
 
-    def _relative(self, v): return torch.tensor(v).double().norm().item()/max(torch.tensor(self.differences).double().norm().item(), 1e-300)
+    def _relative(self, v):
+        "The length of `v`, in lengths of the differences."
+        def norm(v): return torch.tensor(v).double().norm().item()
+        return norm(v)/max(norm(self.differences), 1e-300)
+
     @property
     def errors(self) -> dict:
         "Relative error of each strategy: ||a - b||/||b|| over the directions."
         return {k: self._relative([a - b for a,b in zip(v, self.differences)]) for k,v in self.slopes.items()}
+
     @property
-    def limit(self) -> float: "Relative error that the differences themselves may have."; return max(self.tol, 3*self._relative(self.noise))
+    def limit(self) -> float:
+        "Relative error that the differences themselves may have."
+        return max(self.tol, 3*self._relative(self.noise))
+
     @property
     def ok(self) -> bool:
         "Whether every strategy is right, as far as differences can tell."
@@ -774,22 +954,32 @@ class GradientCheck:
     def __repr__(self):
         if self.refused: return f'refused: {self.refused}'
         def row(k, vs, e=''): return f'{k:12}' + ''.join(f'{v:13.5g}' for v in vs) + f'   {e}'
-        rows = [row('differences', self.differences, 'relative error'), *(row(k, v, f'{self.errors[k]:.0e}') for k,v in self.slopes.items())]
+        rows = [row('differences', self.differences, 'relative error')]
+        rows += [row(k, v, f'{self.errors[k]:.0e}') for k,v in self.slopes.items()]
         wrong = [k for k,e in self.errors.items() if not e < self.limit]
-        if not self.limit < .05: said = f'not told: the differences themselves are good to {self.limit:.0%} only; take fewer steps or smaller step sizes'
+        if not self.limit < .05:
+            said = (f'not told: the differences themselves are good to {self.limit:.0%} only; '
+                    'take fewer steps or smaller step sizes')
         elif wrong: said = f'wrong by {", ".join(wrong)}: do not trust this gradient'
-        else: said = f'right: each strategy is the slope of an ordinary training, which is known to {self.limit:.0e}'
+        else:
+            said = ('right: each strategy is the slope of an ordinary training, '
+                    f'which is known to {self.limit:.0e}')
         return '\n'.join([*rows, said])
 
+# %% ../nbs/06_unroll.ipynb #2311036a
 def _trained_as_ever(net, syn, images, labels, steps, seed):
     "A copy of a module after an ordinary training with torch.optim, in eval mode."
     net,inner = copied(net),syn.inner
     held = [m for m in net.modules() if net.training and not m.training]
     net.train()
     for m in held: m.eval()
-    kw,learned = dict(lr=1., weight_decay=inner.weight_decay),[p for p in net.parameters() if p.requires_grad]
-    if inner.name == 'adam': opt = torch.optim.Adam(learned, betas=(inner.beta1, inner.beta2), eps=inner.eps, **kw)
-    else: opt = torch.optim.SGD(learned, momentum=inner.momentum*(inner.name == 'momentum'), nesterov=inner.nesterov and inner.name == 'momentum', **kw)
+    learned = [p for p in net.parameters() if p.requires_grad]
+    kw = dict(lr=1., weight_decay=inner.weight_decay)
+    if inner.name == 'adam':
+        opt = torch.optim.Adam(learned, betas=(inner.beta1, inner.beta2), eps=inner.eps, **kw)
+    else:
+        has = inner.name == 'momentum'
+        opt = torch.optim.SGD(learned, momentum=inner.momentum*has, nesterov=inner.nesterov and has, **kw)
     for t in range(steps):
         if syn.order is None: x,y = images[t % syn.steps],labels[t % syn.steps]
         else: x,y = images.flatten(0, 1)[syn.order[t]],labels.flatten(0, 1)[syn.order[t]]
@@ -798,7 +988,8 @@ def _trained_as_ever(net, syn, images, labels, steps, seed):
         torch.manual_seed(seed + t)   # dropout has the mask that it has in the unrolled step
         F.cross_entropy(net(x), y).backward()
         opt.step()
-        for b in net.buffers(): b.detach_()   # one that a layer updates by recorded operations would hold the graph of all steps
+        for b in net.buffers():
+            b.detach_()   # one that a layer updates by recorded operations would hold the graph of all steps
     return net.eval()
 
 def check_gradient(
@@ -809,24 +1000,31 @@ def check_gradient(
     directions:int=4,          # random directions, in the space of S's images
     seed:int=0,                # of the directions and of dropout
 ) -> GradientCheck:            # prints as a table and a verdict
-    """Hold the gradient of every strategy against finite differences of an ordinary training of `net` by torch.optim, in float64. Raises
-    ValueError for a policy of BatchNorm that an ordinary training has not."""
-    if syn.bn not in ('tracked', 'batch'): raise ValueError(f"bn must be 'tracked' or 'batch' to be compared with an ordinary training, got {syn.bn!r}")
+    """Hold the gradient of every strategy against finite differences of an ordinary training of `net` by
+    torch.optim, in float64. Raises ValueError for a policy of BatchNorm that an ordinary training has not."""
+    if syn.bn not in ('tracked', 'batch'):
+        raise ValueError("bn must be 'tracked' or 'batch' to be compared with an ordinary training, "
+                         f'got {syn.bn!r}')
     _check_count('directions', directions)
     f64,steps = torch.float64,min(syn.n_steps, 10) if steps is None else steps
-    if not 1 <= steps <= syn.n_steps: raise ValueError(f'steps must be in 1..{syn.n_steps}, the inner steps of the set, got {steps!r}')
+    if not 1 <= steps <= syn.n_steps:
+        raise ValueError(f'steps must be in 1..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     syn,net = syn.copy().to('cpu', f64).changed(bn='tracked'),copied(net).cpu()
     g = torch.Generator().manual_seed(seed)
+    def normal(shape): return torch.randn(shape, generator=g, dtype=f64)
     try: state = replace(functional(net).to('cpu', f64), seed=seed)
     except (ValueError, TypeError) as e: return GradientCheck((), (), {}, str(e))
     own = dict((*net.named_parameters(), *net.named_buffers()))
     for k,v in {**state.params, **state.buffers}.items(): own[k].data = v.clone()
     labels = syn.labels.detach()
-    point = syn.images.detach() + .1*torch.randn(syn.images.shape, generator=g, dtype=f64)   # real images have ties, at which a maximum has no slope
+    # real images have ties, at which a maximum has no slope
+    point = syn.images.detach() + .1*normal(syn.images.shape)
     syn = syn.changed(images=point)
-    if batch is None: batch = point.flatten(0, 1) + .3*torch.randn(point.flatten(0, 1).shape, generator=g, dtype=f64),labels.flatten(0, 1)
+    if batch is None:
+        own_images = point.flatten(0, 1)
+        batch = own_images + .3*normal(own_images.shape),labels.flatten(0, 1)
     x,y = batch[0].cpu().to(f64),batch[1].cpu()
-    dirs = [torch.randn(point.shape, generator=g, dtype=f64) for _ in range(directions)]
+    dirs = [normal(point.shape) for _ in range(directions)]
     slopes = {}
     for k in STRATEGIES[1:]:
         try: loss = unroll(syn, state, lambda s: loss_fn(s[0](x), y), k, at=[steps])
@@ -848,19 +1046,33 @@ def check_gradient(
 def stack(
     states:list,  # states of one structure
 ) -> State:
-    "Several networks as one state, for `vmap`: each tensor gets a new first dimension. Raises ValueError if their structures differ."
+    """Several networks as one state, for `vmap`: each tensor gets a new first dimension. Raises ValueError if
+    their structures differ."""
     a = states[0]
     for s in states[1:]:
-        if s.net is not a.net or s.opt.get('n', 0) != a.opt.get('n', 0): raise ValueError('states must share one structure and number of steps to be stacked, got different networks')
-    def f(ds): return {k: torch.stack([d[k] for d in ds]) if torch.is_tensor(v) else f([d[k] for d in ds]) if isinstance(v, dict) else v for k,v in ds[0].items()}
-    return replace(a, params=f([s.params for s in states]), buffers=f([s.buffers for s in states]), opt=f([s.opt for s in states]), nets=len(states))
+        if s.net is not a.net or s.opt.get('n', 0) != a.opt.get('n', 0):
+            raise ValueError('states must share one structure and number of steps to be stacked, '
+                             'got different networks')
+    def stacked(ds):
+        def one(k, v):
+            if torch.is_tensor(v): return torch.stack([d[k] for d in ds])
+            return stacked([d[k] for d in ds]) if isinstance(v, dict) else v
+        return {k: one(k, v) for k,v in ds[0].items()}
+    params,buffers,opt = (stacked([getattr(s, k) for s in states]) for k in ('params', 'buffers', 'opt'))
+    return replace(a, params=params, buffers=buffers, opt=opt, nets=len(states))
 
 def unstack(
     state:State,  # of `stack`
 ) -> list:        # states
     "The networks of a stacked state, one by one."
-    def f(d, i): return {k: v[i] if torch.is_tensor(v) else f(v, i) if isinstance(v, dict) else v for k,v in d.items()}
-    return [replace(state, params=f(state.params, i), buffers=f(state.buffers, i), opt=f(state.opt, i), nets=None) for i in range(state.nets)]
+    def of(i, v):
+        if torch.is_tensor(v): return v[i]
+        return all_of(i, v) if isinstance(v, dict) else v
+    def all_of(i, d): return {k: of(i, v) for k,v in d.items()}
+    def one(i):
+        params,buffers,opt = (all_of(i, d) for d in (state.params, state.buffers, state.opt))
+        return replace(state, params=params, buffers=buffers, opt=opt, nets=None)
+    return [one(i) for i in range(state.nets)]
 
 _POOLS = {}   # number of threads -> pool, kept for the life of the process
 
@@ -868,33 +1080,47 @@ def _side_by_side(f, items, workers):
     "`[f(i) for i in items]`, `workers` at a time, each in a thread that computes on one core."
     if workers <= 1 or len(items) == 1: return [f(i) for i in items]
     if workers not in _POOLS: _POOLS[workers] = ThreadPoolExecutor(workers, 'dd_nb')
-    def g(i): torch.set_num_threads(1); return f(i)   # OpenMP asks every thread for itself
+    def g(i):
+        torch.set_num_threads(1)   # OpenMP asks every thread for itself
+        return f(i)
     before = torch.get_num_threads()
     try: return list(_POOLS[workers].map(g, items))
     finally: torch.set_num_threads(before)
 
+# %% ../nbs/06_unroll.ipynb #c626acb7
 def hypergradients(
     objective,                # function of (syn, state, batch) to a scalar
     syn:Synthetic,            # S
     states:list,              # networks
     batches:list,             # a real batch for each
     workers:int|None=None,    # threads on a CPU; by default as many as torch computes with, and networks
-    stacked:bool|None=None,   # train all networks as one, through vmap; by default on a GPU, where the objective's class says that it `stacks`
-) -> tuple[list,list]:        # losses, one a network (their mean if stacked); gradients of the mean loss, one for each of `syn.parameters()`
-    "The mean hypergradient over several networks, each of them computed as fast as the device allows."
+    stacked:bool|None=None,   # train all networks as one, through vmap; by default on a GPU
+) -> tuple[list,list]:        # losses, one a network, and gradients of the mean loss by `syn.parameters()`
+    """The mean hypergradient over several networks, each of them computed as fast as the device allows.
+    Networks are stacked only where the objective's class says that it `stacks`; their loss is then one, the
+    mean."""
     ps = syn.parameters()
-    can = vars(type(objective)).get('stacks', False)   # not what it inherits: a subclass may do anything with a batch
+    # not what the class inherits: a subclass may do anything with a batch
+    can = vars(type(objective)).get('stacks', False)
     if stacked and not can:
-        raise ValueError(f'stacked must be left out for an objective whose class does not say `stacks = True`, got {type(objective).__name__}')
-    if stacked is None: stacked = len(states) > 1 and syn.images.is_cuda and can and can_stack(states[0].net) and all(s.net is states[0].net for s in states)
+        raise ValueError('stacked must be left out for an objective whose class does not say '
+                         f'`stacks = True`, got {type(objective).__name__}')
+    if stacked is None:
+        stacked = len(states) > 1 and syn.images.is_cuda and can and can_stack(states[0].net)
+        stacked = stacked and all(s.net is states[0].net for s in states)
     if stacked: states,batches = [stack(states)],[tuple(torch.stack(v) for v in zip(*batches))]
     def one(args):
         with torch.enable_grad(): loss = objective(syn, *args)
-        if not torch.is_tensor(loss) or loss.numel() != 1 or not loss.requires_grad:
-            raise TypeError(f'objective must return a scalar tensor that depends on what is learned of S, got {f"{tuple(loss.shape)}, requires_grad={loss.requires_grad}" if torch.is_tensor(loss) else type(loss).__name__}')
+        tensor = torch.is_tensor(loss)
+        if not tensor or loss.numel() != 1 or not loss.requires_grad:
+            if tensor: what = f'{tuple(loss.shape)}, requires_grad={loss.requires_grad}'
+            else: what = type(loss).__name__
+            raise TypeError('objective must return a scalar tensor that depends on what is learned of S, '
+                            f'got {what}')
         return loss.item(),torch.autograd.grad(loss, ps, allow_unused=True)
     workers = torch.get_num_threads() if workers is None else workers
-    got = _side_by_side(one, list(zip(states, batches)), 1 if syn.images.is_cuda else min(workers, len(states)))
+    workers = 1 if syn.images.is_cuda else min(workers, len(states))
+    got = _side_by_side(one, list(zip(states, batches)), workers)
     def mean(gs):
         gs = [g for g in gs if g is not None]
         return sum(gs[1:], gs[0])/len(got) if gs else None
@@ -906,7 +1132,8 @@ _COMPILED,_COMPILING = {},threading.Lock()
 
 def _compiled(key, f, args):
     "`f(*args)`, traced and compiled at the first call with this key and these shapes."
-    key = key,loss_fn,torch.get_num_threads(),*((v.shape, v.dtype, v.device, v.stride()) for v in args)   # code is made for a number of threads
+    inputs = ((v.shape, v.dtype, v.device, v.stride()) for v in args)
+    key = key,loss_fn,torch.get_num_threads(),*inputs   # code is made for a number of threads
     if key not in _COMPILED:
         from torch.fx.experimental.proxy_tensor import make_fx
         with _COMPILING:
@@ -917,22 +1144,31 @@ def _compiled(key, f, args):
                     g(*args)
                 except Exception as e:
                     why = (str(e).strip().splitlines() or [''])[0][:160]
-                    warnings.warn(f'compile=True is left out, steps run as without it: this network cannot be compiled ({type(e).__name__}: {why})',
-                                  stacklevel=2)
+                    warnings.warn('compile=True is left out, steps run as without it: this network cannot be '
+                                  f'compiled ({type(e).__name__}: {why})', stacklevel=2)
                     g = None
                 _COMPILED[key] = g
     if _COMPILED[key] is None: return f(*args)
-    with torch.no_grad(): return _COMPILED[key](*args)   # the same mode in every thread: another one would compile again
+    # the same mode in every thread: another one would compile again
+    with torch.no_grad(): return _COMPILED[key](*args)
 
-def _step_key(plan): return plan.base.net,_train_mode(plan.base.bn),plan.base.nets,tuple(plan.names),tuple(plan.bufs),plan.inner,plan.augment
+def _step_key(plan):
+    "What the code of a step depends on, besides the shapes of its inputs."
+    base = plan.base
+    return base.net,_train_mode(base.bn),base.nets,tuple(plan.names),tuple(plan.bufs),plan.inner,plan.augment
 
 def _fast_step(plan, z, t, x, y, lr):
+    "`plan.step` without a graph, compiled."
     def f(n, x, y, lr, *z): return [v.detach() for v in plan.bare_step(list(z), n, x, y, lr, False)]
-    return _compiled(('step', *_step_key(plan)), f, [torch.tensor(plan.n0 + t + 1., dtype=torch.float64), x, y, lr, *z])
+    n = torch.tensor(plan.n0 + t + 1., dtype=torch.float64)
+    return _compiled(('step', *_step_key(plan)), f, [n, x, y, lr, *z])
 
 def _fast_back(plan, z, n, x, y, lr, lam, want):
+    "`_back`, compiled; an adjoint that is None goes in as zeros."
+    floats = [torch.zeros_like(v) if l is None else l for v,l in zip(z, lam) if differentiable(v)]
     def f(n, x, y, lr, *zl):
         z,l = list(zl[:len(zl)-len(floats)]),iter(zl[len(zl)-len(floats):])
-        return list(_back(plan, z, n, x, y, lr, [next(l) if differentiable(v) else None for v in z], want, zeros=True))
-    floats = [torch.zeros_like(v) if l is None else l for v,l in zip(z, lam) if differentiable(v)]
-    return _compiled(('back', want, *_step_key(plan)), f, [torch.tensor(float(n), dtype=torch.float64), x, y, lr, *z, *floats])
+        adjoints = [next(l) if differentiable(v) else None for v in z]
+        return list(_back(plan, z, n, x, y, lr, adjoints, want, zeros=True))
+    n = torch.tensor(float(n), dtype=torch.float64)
+    return _compiled(('back', want, *_step_key(plan)), f, [n, x, y, lr, *z, *floats])
