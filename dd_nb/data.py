@@ -19,14 +19,15 @@ from fastcore.basics import patch
 
 # %% ../nbs/00_data.ipynb #a598b920
 ZCA_REG = .1           # ridge of `zca=True`, in units of the mean eigenvalue
-_MAX_ZCA = 12288       # largest example, in numbers, that we whiten: 3 x 64 x 64; the matrix has the square of that
+_MAX_ZCA = 12288       # largest example that we whiten, in numbers: 3 x 64 x 64; the matrix has their square
 _MAX_SIDE = 1024       # largest side of a resized image, in pixels
 _MAX_BYTES = 16*2**30  # largest split of resized images, in bytes
 _MAX_CLASSES = 100_000
 _SMALL = 2**26         # a normalised split of at most so many bytes is kept once it was asked for
 
 # %% ../nbs/00_data.ipynb #bc356671
-def _is_int(v): return hasattr(type(v), '__index__') and not isinstance(v, (bool, np.bool_, torch.Tensor, np.ndarray))
+def _is_int(v):
+    return hasattr(type(v), '__index__') and not isinstance(v, (bool, np.bool_, torch.Tensor, np.ndarray))
 
 def _check_int(name, v, lo, hi=None):
     "`v` as an int in `lo..hi`"
@@ -38,7 +39,8 @@ def _check_int(name, v, lo, hi=None):
 
 def _check_frac(name, v):
     "`v` as a float strictly between 0 and 1"
-    if isinstance(v, (bool, str)) or not isinstance(v, (int, float, np.number)): raise TypeError(f'{name} must be a number between 0 and 1, not {v!r}')
+    if isinstance(v, (bool, str)) or not isinstance(v, (int, float, np.number)):
+        raise TypeError(f'{name} must be a number between 0 and 1, not {v!r}')
     if not 0 < v < 1: raise ValueError(f'{name} must lie between 0 and 1, both excluded, not {v}')
     return float(v)
 
@@ -52,7 +54,8 @@ def _check_size(size):
     return tuple(_check_int('size', v, 1, _MAX_SIDE) for v in hw)
 
 def _check_channels(c):
-    if c not in (None, 1, 3) or isinstance(c, bool): raise ValueError(f'channels must be 1 (gray), 3 (RGB) or None (as stored), not {c!r}')
+    if c not in (None, 1, 3) or isinstance(c, bool):
+        raise ValueError(f'channels must be 1 (gray), 3 (RGB) or None (as stored), not {c!r}')
     return c
 
 def _check_dtype(dtype):
@@ -66,13 +69,15 @@ def _check_device(device):
     try: return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError, NotImplementedError, ValueError) as e:
         why = (str(e).splitlines() or [''])[0]
-        raise ValueError(f"device must be one that torch can use here, such as 'cpu' or 'cuda', not {device!r} ({why})") from None
+        raise ValueError("device must be one that torch can use here, such as 'cpu' or 'cuda', not "
+                         f"{device!r} ({why})") from None
 
 def _check_zca(zca):
     "The ridge of the whitening, or None for no whitening"
     if zca is None or zca is False: return None
     if zca is True: return ZCA_REG
-    if isinstance(zca, str) or not isinstance(zca, (int, float, np.number)): raise TypeError(f'zca must be True, False or a positive number, not {zca!r}')
+    if isinstance(zca, str) or not isinstance(zca, (int, float, np.number)):
+        raise TypeError(f'zca must be True, False or a positive number, not {zca!r}')
     if not (0 < zca < math.inf): raise ValueError(f'zca must be True, False or a positive number, not {zca}')
     return float(zca)
 
@@ -96,13 +101,16 @@ def progress_bar(
     show:bool=True,   # False: nothing is shown
     delay:float=0.,   # seconds before it is shown: what ends sooner shows nothing
 ):                    # a tqdm bar
-    "A tqdm bar with rate and time left; a log file gets a line now and then. None is shown where the environment has CI or TQDM_DISABLE, or inside `no_progress`."
-    off = not (show and _BARS[0]) or any(os.environ.get(k, '').lower() not in ('', '0', 'false') for k in ('CI', 'TQDM_DISABLE'))
+    """A tqdm bar with rate and time left; a log file gets a line now and then. None is shown where the
+    environment has CI or TQDM_DISABLE, or inside `no_progress`."""
+    silent = any(os.environ.get(k, '').lower() not in ('', '0', 'false') for k in ('CI', 'TQDM_DISABLE'))
+    off = not (show and _BARS[0]) or silent
     notebook = 'ipykernel' in sys.modules
     if notebook: from tqdm.auto import tqdm
     else: from tqdm import tqdm
     live = notebook or sys.stderr.isatty()
-    return tqdm(total=total, initial=initial, unit=unit, mininterval=.5 if live else 30, dynamic_ncols=live, desc=desc, disable=off, delay=delay, leave=None if delay else True)
+    return tqdm(total=total, initial=initial, unit=unit, mininterval=.5 if live else 30, dynamic_ncols=live,
+                desc=desc, disable=off, delay=delay, leave=None if delay else True)
 
 @contextmanager
 def no_progress():
@@ -114,15 +122,20 @@ def no_progress():
 def _ticking(items, desc, unit='step', show=True):
     "The items, one after the other, under a bar that shows once two seconds have passed."
     with progress_bar(len(items), desc, unit, show=show, delay=2) as bar:
-        for i in items: yield i; bar.update(1)
+        for i in items:
+            yield i
+            bar.update(1)
 
 @contextmanager
 def _tally(total, desc, unit='net', show=True):
-    "Such a bar as a function: called when a unit is done, perhaps with an accuracy, of which it shows the mean so far and which it returns."
+    """Such a bar as a function: call it when a unit is done, perhaps with an accuracy. It shows the mean of
+    the accuracies so far and returns the one that it was given."""
     with progress_bar(total, desc, unit, show=show, delay=2) as bar:
         said = []
         def tell(accuracy=None, n=1):
-            if accuracy is not None: said.append(accuracy); bar.set_postfix_str(f'accuracy {sum(said)/len(said):.1%}', refresh=False)
+            if accuracy is not None:
+                said.append(accuracy)
+                bar.set_postfix_str(f'accuracy {sum(said)/len(said):.1%}', refresh=False)
             bar.update(n)
             return accuracy
         yield tell
@@ -140,7 +153,8 @@ def _resize(
     to bytes."""
     if size is None or tuple(x.shape[-2:]) == size: return x
     if len(x)*x.shape[1]*size[0]*size[1] > _MAX_BYTES:
-        raise ValueError(f'size={size} would make {len(x)} images larger than {_MAX_BYTES//2**30} GiB: choose a smaller size')
+        raise ValueError(f'size={size} would make {len(x)} images larger than {_MAX_BYTES//2**30} GiB: '
+                         'choose a smaller size')
     shrinks = size[0] < x.shape[-2] or size[1] < x.shape[-1]
     out = torch.empty(*x.shape[:2], *size, dtype=x.dtype)
     n = max(1, 2**22//max(out[0].numel(), x[0].numel()))
@@ -162,11 +176,13 @@ def _digits():
     "scikit-learn's digits: uint8 (1797, 1, 8, 8) and labels"
     from sklearn.datasets import load_digits
     d = load_digits()
-    return torch.from_numpy(d.images).mul(255/16).round().to(torch.uint8)[:, None], torch.from_numpy(d.target).long()
+    x,y = torch.from_numpy(d.images),torch.from_numpy(d.target)
+    return x.mul(255/16).round().to(torch.uint8)[:, None],y.long()
 
 # %% ../nbs/00_data.ipynb #31d9a559
 class _Split:
-    "Stored examples `x`, labels `y`, and (if the split is a selection from a larger set) the rows `ix` that belong to it"
+    """Stored examples `x`, labels `y`, and (if the split is a selection from a larger set) the rows `ix` that
+    belong to it"""
     def __init__(self, x, y, ix=None): self.x,self.y,self.ix,self._pools = x,y,ix,{}
     def __len__(self): return len(self.y)
 
@@ -181,7 +197,8 @@ class _Split:
     def pool(self, classes):
         "Positions of all examples of the `classes`, a tuple of ints; kept for the next draw"
         if classes not in self._pools:
-            self._pools[classes] = torch.isin(self.y, torch.tensor(classes, device=self.y.device)).nonzero().squeeze(1)
+            wanted = torch.tensor(classes, device=self.y.device)
+            self._pools[classes] = torch.isin(self.y, wanted).nonzero().squeeze(1)
         return self._pools[classes]
 
     def select(self, i):
@@ -195,12 +212,16 @@ class _Split:
 
 # %% ../nbs/00_data.ipynb #dba084b4
 def _moments(x):
-    "Mean and (population) standard deviation of each channel of `x` (N, C, ...), float64 (C,); bytes are scaled to [0, 1] first"
+    """Mean and (population) standard deviation of each channel of `x` (N, C, ...), float64 (C,); bytes are
+    scaled to [0, 1] first"""
     dims,n = [0, *range(2, x.ndim)],x.numel()//x.shape[1]
-    s = torch.zeros(x.shape[1], dtype=torch.long if x.dtype == torch.uint8 else torch.float64, device=x.device)
+    wide = torch.long if x.dtype == torch.uint8 else torch.float64
+    s = torch.zeros(x.shape[1], dtype=wide, device=x.device)
     if x.dtype == torch.uint8:
         s2 = s.clone()
-        for c in _chunks(x): s += c.sum(dims, dtype=torch.long); s2 += c.int().square_().sum(dims, dtype=torch.long)
+        for c in _chunks(x):
+            s += c.sum(dims, dtype=torch.long)
+            s2 += c.int().square_().sum(dims, dtype=torch.long)
         s,s2 = s.tolist(),s2.tolist()   # Python's whole numbers do not overflow
         mean,var = ([f(a, b) for a,b in zip(s, s2)] for f in (lambda a,b: a/n, lambda a,b: (b*n - a*a)/n**2))
         return torch.tensor(mean, dtype=torch.float64)/255,torch.tensor(var, dtype=torch.float64).sqrt()/255
@@ -211,9 +232,10 @@ def _moments(x):
 
 # %% ../nbs/00_data.ipynb #1126343a
 class Normalise:
-    "Centre and scale by channel and, optionally, whiten (ZCA); `norm(x)` applies it and `norm.inverse(x)` undoes it. Works on any device."
+    """Centre and scale by channel and, optionally, whiten (ZCA); `norm(x)` applies it and `norm.inverse(x)`
+    undoes it. Bytes count as [0, 1]. Works on any device."""
     def __init__(self,
-        mean:torch.Tensor,                # mean of each channel, (C, 1, 1) for images or any shape that broadcasts to an example; bytes count as [0, 1]
+        mean:torch.Tensor,                # of each channel: (C, 1, 1) for images, or broadcasts to an example
         std:torch.Tensor,                 # standard deviation, shaped like `mean`, positive
         zca_mean:torch.Tensor|None=None,  # (D,) mean of the centred and scaled examples, laid flat
         zca_W:torch.Tensor|None=None,     # (D, D) symmetric whitening matrix
@@ -221,11 +243,17 @@ class Normalise:
         dtype:torch.dtype=torch.float32,  # dtype of the result
     ):
         self.mean,self.std = (torch.as_tensor(o).detach().to('cpu', torch.float64) for o in (mean, std))
-        if self.mean.shape != self.std.shape: raise ValueError(f'std must have the shape of mean, {tuple(self.mean.shape)}, not {tuple(self.std.shape)}')
+        if self.mean.shape != self.std.shape:
+            raise ValueError(f'std must have the shape of mean, {tuple(self.mean.shape)}, not '
+                             f'{tuple(self.std.shape)}')
         if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
             raise ValueError('mean must be finite and std finite and positive')
-        if (zca_mean is None) != (zca_W is None): raise ValueError('zca_mean and zca_W must be given together')
-        self.zca_mean,self.zca_W = (None, None) if zca_W is None else (zca_mean.detach().to('cpu', torch.float64), zca_W.detach().to('cpu', torch.float32))
+        if (zca_mean is None) != (zca_W is None):
+            raise ValueError('zca_mean and zca_W must be given together')
+        self.zca_mean,self.zca_W = None,None
+        if zca_W is not None:
+            self.zca_mean = zca_mean.detach().to('cpu', torch.float64)
+            self.zca_W = zca_W.detach().to('cpu', torch.float32)
         self.zca_reg,self.dtype,self._kept = zca_reg,_check_dtype(dtype),{}
 
     def _coef(self, what, device, make, dtype=None):
@@ -238,9 +266,11 @@ class Normalise:
         if not isinstance(x, torch.Tensor): raise TypeError(f'x must be a tensor, not {type(x).__name__}')
         k = self.mean.ndim
         if x.ndim < k or (self.mean.numel() > 1 and x.shape[x.ndim-k] != self.mean.shape[0]):
-            raise ValueError(f'x must hold examples of {self.mean.shape[0] if k else 1} channels and {k} dimensions, not a tensor of shape {tuple(x.shape)}')
+            raise ValueError(f'x must hold examples of {self.mean.shape[0] if k else 1} channels and {k} '
+                             f'dimensions, not a tensor of shape {tuple(x.shape)}')
         if self.zca_W is not None and len(self.zca_W) not in np.cumprod(x.shape[::-1]):
-            raise ValueError(f'x must hold examples of {len(self.zca_W)} numbers, which were whitened, not a tensor of shape {tuple(x.shape)}')
+            raise ValueError(f'x must hold examples of {len(self.zca_W)} numbers, which were whitened, not a '
+                             f'tensor of shape {tuple(x.shape)}')
 
 # %% ../nbs/00_data.ipynb #6c92a57c
 @patch
@@ -286,7 +316,8 @@ def fit(cls:Normalise,
     zca:bool|float=False,             # whiten as well; a number is the ridge, in units of the mean eigenvalue
     dtype:torch.dtype=torch.float32,  # dtype of what the normalisation returns
 ):
-    "The `Normalise` of the statistics of `x`. Raises ValueError if whitening is asked for examples of more than 12,288 numbers."
+    """The `Normalise` of the statistics of `x`. Raises ValueError if whitening is asked for examples of more
+    than 12,288 numbers."""
     mean,std = _moments(x)
     # below it, what varies is rounding: a constant channel
     least = 1e-13 if x.dtype == torch.float64 else 1e-7
@@ -316,7 +347,8 @@ def state(self:Normalise) -> dict:  # name -> tensor
     d = dict(mean=self.mean, std=self.std)
     if self.zca_W is not None:
         i = torch.triu_indices(len(self.zca_W), len(self.zca_W))
-        d |= dict(zca_mean=self.zca_mean, zca_triu=self.zca_W[i[0], i[1]], zca_reg=torch.tensor([self.zca_reg or 0.], dtype=torch.float64))
+        d |= dict(zca_mean=self.zca_mean, zca_triu=self.zca_W[i[0], i[1]],
+                  zca_reg=torch.tensor([self.zca_reg or 0.], dtype=torch.float64))
     return d
 
 @patch(cls_method=True)
@@ -325,10 +357,12 @@ def from_state(cls:Normalise,
     dtype:torch.dtype=torch.float32,  # dtype of what the normalisation returns
 ):
     "The `Normalise` that `state` describes. Raises ValueError if something is missing or does not fit."
-    if not isinstance(state, dict) or not {'mean', 'std'} <= set(state): raise ValueError("state must be a dict of tensors with at least 'mean' and 'std'")
+    if not isinstance(state, dict) or not {'mean', 'std'} <= set(state):
+        raise ValueError("state must be a dict of tensors with at least 'mean' and 'std'")
     if 'zca_triu' not in state: return cls(state['mean'], state['std'], dtype=dtype)
     t,m = state['zca_triu'],state.get('zca_mean')
-    if m is None or t.numel() != len(m)*(len(m)+1)//2: raise ValueError("state holds a whitening matrix that does not fit its 'zca_mean'")
+    if m is None or t.numel() != len(m)*(len(m)+1)//2:
+        raise ValueError("state holds a whitening matrix that does not fit its 'zca_mean'")
     W,i = torch.zeros(len(m), len(m)),torch.triu_indices(len(m), len(m))
     W[i[0], i[1]] = W[i[1], i[0]] = t.float().cpu()
     reg = float(state['zca_reg'][0]) if 'zca_reg' in state else None
@@ -336,22 +370,29 @@ def from_state(cls:Normalise,
 
 @patch
 def to_dict(self:Normalise) -> dict:  # JSON-able
-    "A short description: the numbers by channel (where there are at most 64), and the whitening without its matrix."
+    """A short description: the numbers by channel (where there are at most 64), and the whitening without its
+    matrix."""
     few = self.mean.numel() <= 64
-    d = {k: [round(v, 6) for v in o.flatten().tolist()] if few else None for k,o in (('mean', self.mean), ('std', self.std))}
-    return d | dict(channels=self.mean.numel(), zca=None if self.zca_W is None else dict(reg=self.zca_reg, dim=len(self.zca_W)))
+    def listed(o): return [round(v, 6) for v in o.flatten().tolist()] if few else None
+    zca = None if self.zca_W is None else dict(reg=self.zca_reg, dim=len(self.zca_W))
+    return dict(mean=listed(self.mean), std=listed(self.std), channels=self.mean.numel(), zca=zca)
 
 @patch
-def example_shape(self:Normalise, stored:tuple) -> tuple: "Shape of an example, from that of a stored one: the same."; return stored
+def example_shape(self:Normalise, stored:tuple) -> tuple:
+    "Shape of an example, from that of a stored one: the same."
+    return stored
 
 @patch
 def __repr__(self:Normalise):
-    def f(o): return ', '.join(f'{v:.4f}' for v in o.flatten()[:3].tolist()) + (', ...' if o.numel() > 3 else '')
-    return f'Normalise(mean=[{f(self.mean)}], std=[{f(self.std)}]' + ('' if self.zca_W is None else f', zca={self.zca_reg}') + ')'
+    def f(o):
+        return ', '.join(f'{v:.4f}' for v in o.flatten()[:3].tolist()) + (', ...' if o.numel() > 3 else '')
+    zca = '' if self.zca_W is None else f', zca={self.zca_reg}'
+    return f'Normalise(mean=[{f(self.mean)}], std=[{f(self.std)}]{zca})'
 
 # %% ../nbs/00_data.ipynb #c617fd5b
 class Vectors:
-    "An embedding that is fixed: word numbers (..., L) to vectors (..., L, D); number 0 fills up, and its vector is 0."
+    """An embedding that is fixed: word numbers (..., L) to vectors (..., L, D); number 0 fills up, and its
+    vector is 0."""
     zca_W = None
     def __init__(self,
         words:list,                       # the vocabulary; the first, '', fills up
@@ -360,8 +401,11 @@ class Vectors:
         dtype:torch.dtype=torch.float32,  # dtype of the result
     ):
         v = torch.as_tensor(vectors).detach().cpu().half().float()   # as they are in a file
-        if v.ndim != 2 or len(v) != len(words): raise ValueError(f'vectors must have shape ({len(words)}, D), one for each word, not {tuple(v.shape)}')
-        if len(words) < 2 or words[0] != '' or len(set(words)) < len(words): raise ValueError("words must begin with '' and be distinct, at least two of them")
+        if v.ndim != 2 or len(v) != len(words):
+            raise ValueError(f'vectors must have shape ({len(words)}, D), one for each word, not '
+                             f'{tuple(v.shape)}')
+        if len(words) < 2 or words[0] != '' or len(set(words)) < len(words):
+            raise ValueError("words must begin with '' and be distinct, at least two of them")
         if not v.isfinite().all(): raise ValueError('vectors must be finite')
         v[0] = 0
         self.words,self.vectors,self.kind,self.dtype,self._kept = list(words),v,kind,_check_dtype(dtype),{}
@@ -375,28 +419,39 @@ class Vectors:
         if k not in self._kept: self._kept[k] = self.vectors.to(*k)
         return torch.nn.functional.embedding(ids.long(), self._kept[k])
 
-    def inverse(self, x:torch.Tensor) -> torch.Tensor: "Vectors stay what they are: most are no word's."; return x.to(self.dtype)
-    def example_shape(self, stored:tuple) -> tuple: "Shape of an example, from that of a stored one."; return (*stored, self.vectors.shape[1])
+    def inverse(self, x:torch.Tensor) -> torch.Tensor:
+        "Vectors stay what they are: most are no word's."
+        return x.to(self.dtype)
+    def example_shape(self, stored:tuple) -> tuple:
+        "Shape of an example, from that of a stored one."
+        return (*stored, self.vectors.shape[1])
     def to(self, device=None, dtype=None):
         "A copy that shares the numbers, with another dtype."
         new = Vectors.__new__(Vectors)
         new.__dict__.update(self.__dict__)
         if dtype is not None: new.dtype = _check_dtype(dtype)
         return new
-    def state(self) -> dict: "The numbers as tensors, for a safetensors file."; return dict(vectors=self.vectors.half(), words=torch.frombuffer(bytearray('\n'.join([self.kind, *self.words]).encode()), dtype=torch.uint8).clone())
-    def to_dict(self) -> dict: "A short description."; return dict(vectors=self.kind, words=len(self.words), dim=self.vectors.shape[1])
-    def __repr__(self): return f'Vectors({len(self.words)} words, {self.vectors.shape[1]} numbers each, {self.kind})'
+    def state(self) -> dict:
+        "The numbers as tensors, for a safetensors file."
+        text = bytearray('\n'.join([self.kind, *self.words]).encode())
+        return dict(vectors=self.vectors.half(), words=torch.frombuffer(text, dtype=torch.uint8).clone())
+    def to_dict(self) -> dict:
+        "A short description."
+        return dict(vectors=self.kind, words=len(self.words), dim=self.vectors.shape[1])
+    def __repr__(self):
+        return f'Vectors({len(self.words)} words, {self.vectors.shape[1]} numbers each, {self.kind})'
 
     @classmethod
     def from_state(cls, state:dict, dtype:torch.dtype=torch.float32):
         "The `Vectors` that `state` describes. Raises ValueError if something does not fit."
-        if set(state) != {'vectors', 'words'} or state['words'].dtype != torch.uint8: raise ValueError("state must hold 'vectors' and, as bytes, 'words'")
+        if set(state) != {'vectors', 'words'} or state['words'].dtype != torch.uint8:
+            raise ValueError("state must hold 'vectors' and, as bytes, 'words'")
         kind,*words = bytes(state['words'].tolist()).decode().split('\n')
         return cls(words, state['vectors'], kind, dtype)
 
     def nearest(self,
         x:torch.Tensor,  # vectors (..., D)
-    ) -> tuple:          # nested lists of words, and the cosine of the angle between each and its vector, (...)
+    ) -> tuple:          # nested lists of words, and the cosines of their angles to the vectors, (...)
         "The words whose vectors point most nearly where `x` does; '' where `x` is 0."
         v = torch.nn.functional.normalize(self.vectors[1:], dim=1)
         c,i = (torch.nn.functional.normalize(x.detach().float().cpu(), dim=-1) @ v.T).max(-1)
@@ -412,7 +467,8 @@ def norm_from_state(
 
 # %% ../nbs/00_data.ipynb #abbdbcd4
 class Data:
-    "A real data set: a training and a test split kept as stored, and a normalisation that is applied to what is drawn. `load_data` and `data_from_*` make it."
+    """A real data set: a training and a test split kept as stored, and a normalisation that is applied to
+    what is drawn. `load_data` and `data_from_*` make it."""
     def __init__(self,
         train:_Split,                     # training split
         test:_Split,                      # test split
@@ -421,8 +477,10 @@ class Data:
         norm:'Normalise|Vectors',         # normalisation by training statistics, or the embedding of words
         dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     ):
-        self._train,self._test,self.name,self.classes,self.norm,self.dtype = train,test,name,list(classes),norm.to(dtype=dtype),dtype
-        self.n_classes,self.shape,self.device,self._kept = len(self.classes),norm.example_shape(tuple(train.x.shape[1:])),train.x.device,{}
+        self._train,self._test,self.name,self.classes = train,test,name,list(classes)
+        self.norm,self.dtype = norm.to(dtype=dtype),dtype
+        self.n_classes,self.shape = len(self.classes),norm.example_shape(tuple(train.x.shape[1:]))
+        self.device,self._kept = train.x.device,{}
         self._found = {}   # what was found out about the contents; copies on other devices share it
 
     @property
@@ -442,7 +500,8 @@ class Data:
     def __repr__(self):
         shape,kind = 'x'.join(map(str, self.shape)),str(self._train.x.dtype).split('.')[-1]
         zca = '' if self.norm.zca_W is None else ', zca'
-        return (f'Data({self.name!r}: {len(self._train)} train + {len(self._test)} test, {shape} {kind}, {self.n_classes} classes{zca}, '
+        return (f'Data({self.name!r}: {len(self._train)} train + {len(self._test)} test, {shape} {kind}, '
+                f'{self.n_classes} classes{zca}, '
                 f"{self.device}, {str(self.dtype).split('.')[-1]})")
 
 # %% ../nbs/00_data.ipynb #bc14ea11
@@ -457,7 +516,8 @@ def _whole(self:Data, split):
 
 @patch(as_prop=True)
 def x_train(self:Data) -> torch.Tensor:
-    "The whole training split, normalised, (N, *shape); computed when asked for, and kept if it is at most 64 MiB"
+    """The whole training split, normalised, (N, *shape); computed when asked for, and kept if it is at most
+    64 MiB"""
     return self._whole('_train')
 
 @patch(as_prop=True)
@@ -473,14 +533,14 @@ def _in_order(self:Data, s, bs):
 @patch
 def train_batches(self:Data,
     bs:int=1024,  # examples per batch
-):                # iterator over (x, y): normalised (bs, *shape) and long (bs,); the last batch may be shorter
+):                # iterator over (x, y): normalised (bs, *shape), long (bs,); the last batch may be shorter
     "The training split in order."
     return self._in_order(self._train, bs)
 
 @patch
 def test_batches(self:Data,
     bs:int=1024,  # examples per batch
-):                # iterator over (x, y): normalised (bs, *shape) and long (bs,); the last batch may be shorter
+):                # iterator over (x, y): normalised (bs, *shape), long (bs,); the last batch may be shorter
     "The test split in order."
     return self._in_order(self._test, bs)
 
@@ -488,20 +548,23 @@ def test_batches(self:Data,
 @patch
 def batch(self:Data,
     n:int,                                 # examples to draw
-    generator:torch.Generator|None=None,   # source of randomness (`data.generator(seed)` makes one); None: torch's global one
+    generator:torch.Generator|None=None,   # such as `data.generator(seed)`; None: torch's global one
     classes:int|list|None=None,            # draw from this class, or from these, only
     replace:bool=True,                     # draws are independent; False: no example twice within the batch
     balanced:bool=False,                   # every class has the same chance, whatever its size
-) -> tuple:                                # (x, y): normalised (n, *shape) and long (n,), on the data's device
+) -> tuple:                                # (x, y): normalised (n, *shape), long (n,), on the data's device
     """A random draw from the training split; only the drawn rows are normalised.
     Raises ValueError for an unknown class, or for more distinct examples than there are."""
     n = _check_int('n', n, 1)
     if balanced: return self._balanced_batch(n, generator, classes, replace)
     pool = None if classes is None else self._train.pool(self._check_classes(classes))
     size = len(self._train) if pool is None else len(pool)
-    if not replace and n > size: raise ValueError(f'n must be at most {size}, the number of examples to draw from without replacement, not {n}')
+    if not replace and n > size:
+        raise ValueError(f'n must be at most {size}, the number of examples to draw from without '
+                         f'replacement, not {n}')
     dev = self.device if generator is None else generator.device
-    i = torch.randint(size, (n,), generator=generator, device=dev) if replace else torch.randperm(size, generator=generator, device=dev)[:n]
+    if replace: i = torch.randint(size, (n,), generator=generator, device=dev)
+    else: i = torch.randperm(size, generator=generator, device=dev)[:n]
     i = i.to(self.device)
     if pool is not None: i = pool[i]
     return self.norm(self._train.rows(i)),self._train.y[i]
@@ -532,9 +595,11 @@ def _balanced_batch(self:Data, n, generator, classes, replace):
 
 @patch
 def _check_classes(self:Data, classes):
-    cs = (classes,) if _is_int(classes) else classes.tolist() if isinstance(classes, (torch.Tensor, np.ndarray)) else classes
+    if _is_int(classes): cs = (classes,)
+    else: cs = classes.tolist() if isinstance(classes, (torch.Tensor, np.ndarray)) else classes
     try: cs = tuple(sorted(set(cs))) if not isinstance(cs, int) else (cs,)
-    except TypeError: raise TypeError(f'classes must be a class number or a list of them, not {classes!r}') from None
+    except TypeError:
+        raise TypeError(f'classes must be a class number or a list of them, not {classes!r}') from None
     if not cs: raise ValueError('classes must name at least one class, not none')
     return tuple(_check_int('classes', c, 0, self.n_classes-1) for c in cs)
 
@@ -617,10 +682,12 @@ def to(self:Data,
 def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
-    return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes, n_train=len(self._train), n_test=len(self._test),
+    return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes,
+                n_train=len(self._train), n_test=len(self._test),
                 stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(),
                 digest=self.digest, scale=self.scale and list(self.scale),
-                versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')), torch=str(torch.__version__)))
+                versions=dict(dd_nb=str(getattr(dd_nb, '__version__', 'unknown')),
+                              torch=str(torch.__version__)))
 
 # %% ../nbs/00_data.ipynb #4527f4b3
 @patch(as_prop=True)
@@ -656,28 +723,35 @@ def show(self:Data,
     import matplotlib.pyplot as plt
     n,k = _check_int('n', n, 1),min(_check_int('max_classes', max_classes, 1), self.n_classes)
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-    if not self.is_image: raise ValueError(f'show draws images of shape (1, H, W) or (3, H, W); the examples of {self.name!r} have shape {self.shape}')
+    if not self.is_image:
+        raise ValueError(f'show draws images of shape (1, H, W) or (3, H, W); the examples of {self.name!r} '
+                         f'have shape {self.shape}')
     s = getattr(self, f'_{split}')
     (ch,h,w),gap = self.shape,2
     lo,hi = self.scale
-    grid = np.full((k*(h+gap)-gap, n*(w+gap)-gap, ch), 255, dtype=np.uint8)   # one picture of all draws much faster than many
+    # one picture of all draws much faster than many
+    grid = np.full((k*(h+gap)-gap, n*(w+gap)-gap, ch), 255, dtype=np.uint8)
     for c in range(k):
         x = s.rows(s.pool((c,))[:n]).cpu()
         if x.dtype != torch.uint8:
             x = ((x.double() - lo)/(hi - lo)*255).clamp(0, 255).round().to(torch.uint8)
-        for j,o in enumerate(x): grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
+        for j,o in enumerate(x):
+            grid[c*(h+gap):c*(h+gap)+h, j*(w+gap):j*(w+gap)+w] = o.permute(1, 2, 0).numpy()
     fig,ax = plt.subplots(figsize=(.55*n + 1, .55*k*(h+gap)/(w+gap) + .1))
     ax.imshow(grid if ch == 3 else grid[..., 0], cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-    ax.set_xticks([]); ax.set_yticks([c*(h+gap) + h/2 for c in range(k)], self.classes[:k], parse_math=False)
+    ax.set_xticks([])
+    ax.set_yticks([c*(h+gap) + h/2 for c in range(k)], self.classes[:k], parse_math=False)
     if (lo, hi) != (0, 1): ax.set_title(f'drawn from {lo:.4g} (black) to {hi:.4g} (white)', fontsize=8)
-    ax.tick_params(length=0); ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.2)
     plt.close(fig)
     return fig
 
 # %% ../nbs/00_data.ipynb #59ef9e56
 def _stratified(y, n, seed):
-    "Sorted positions (rest, picked) with `n` picked, shared among the classes in proportion, and at least one of each class left"
+    """Sorted positions (rest, picked) with `n` picked, shared among the classes in proportion, and at least
+    one of each class left"""
     y = y.cpu().numpy()
     counts = np.bincount(y)
     share,room = n*counts/len(y),np.maximum(counts-1, 0)
@@ -719,31 +793,41 @@ def _as_images(x, name):
 
 def _check_x(x, name):
     "Examples as a tensor of uint8 or floats"
-    if not isinstance(x, (torch.Tensor, np.ndarray)): raise TypeError(f'{name} must be a tensor or an array of examples, not {type(x).__name__}')
+    if not isinstance(x, (torch.Tensor, np.ndarray)):
+        raise TypeError(f'{name} must be a tensor or an array of examples, not {type(x).__name__}')
     try: x = torch.as_tensor(x).detach()
-    except (TypeError, ValueError) as e: raise TypeError(f'{name} must be a tensor or an array of numbers ({e})') from None
-    if x.ndim < 2: raise ValueError(f'{name} must have shape (N, ...) with at least one dimension per example, not {tuple(x.shape)}')
+    except (TypeError, ValueError) as e:
+        raise TypeError(f'{name} must be a tensor or an array of numbers ({e})') from None
+    if x.ndim < 2:
+        raise ValueError(f'{name} must have shape (N, ...) with at least one dimension per example, not '
+                         f'{tuple(x.shape)}')
     if len(x) == 0: raise ValueError(f'{name} is empty: its shape is {tuple(x.shape)}')
-    if x.numel() == 0: raise ValueError(f'{name} holds examples without numbers: its shape is {tuple(x.shape)}')
+    if x.numel() == 0:
+        raise ValueError(f'{name} holds examples without numbers: its shape is {tuple(x.shape)}')
     if x.is_complex(): raise TypeError(f'{name} must hold real numbers, not {x.dtype}')
     if x.dtype == torch.uint8: return x
     if not x.is_floating_point(): return _whole_to_float(x, name)
-    if not all(c.isfinite().all() for c in _chunks(x)): raise ValueError(f'{name} holds NaN or infinite values; all must be finite')
+    if not all(c.isfinite().all() for c in _chunks(x)):
+        raise ValueError(f'{name} holds NaN or infinite values; all must be finite')
     return x
 
 def _check_y(y, name, n, xname):
     "Labels as a long tensor of `n` values of at least 0"
     try: y = torch.as_tensor(y).detach()
-    except (TypeError, ValueError, RuntimeError): raise TypeError(f'{name} must be a tensor or an array of whole numbers, not {type(y).__name__}') from None
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f'{name} must be a tensor or an array of whole numbers, '
+                        f'not {type(y).__name__}') from None
     if y.ndim == 2 and y.shape[1] == 1: y = y[:, 0]   # a column
     if y.ndim != 1:
         hint = '; rows of one-hot labels become that by argmax(1)' if y.ndim == 2 else ''
         raise ValueError(f'{name} must have shape (N,), one label per example, not {tuple(y.shape)}{hint}')
     if len(y) != n: raise ValueError(f'{name} has {len(y)} labels, but {xname} has {n} examples')
-    if y.is_floating_point() or y.is_complex(): raise TypeError(f'{name} must hold whole numbers (class indices), not {y.dtype}')
+    if y.is_floating_point() or y.is_complex():
+        raise TypeError(f'{name} must hold whole numbers (class indices), not {y.dtype}')
     y = y.long()
     if y.min() < 0: raise ValueError(f'{name} must hold class indices of at least 0, not {int(y.min())}')
-    if y.max() >= _MAX_CLASSES: raise ValueError(f'{name} must hold class indices below {_MAX_CLASSES}, not {int(y.max())}')
+    if y.max() >= _MAX_CLASSES:
+        raise ValueError(f'{name} must hold class indices below {_MAX_CLASSES}, not {int(y.max())}')
     return y
 
 # %% ../nbs/00_data.ipynb #d6c6ce56
@@ -789,32 +873,45 @@ def data_from_tensors(
     classification set: NaN, lengths or shapes that differ, labels that are negative, fractional or out of
     range, a class without training examples. Warns of what is odd: see `remarked`."""
     device,dtype,seed,reg = _check_device(device),_check_dtype(dtype),_check_seed(seed),_check_zca(zca)
-    if norm is not None and reg is not None: raise ValueError('zca and norm cannot both be given: a ready normalisation brings its own whitening')
-    if norm is not None and not isinstance(norm, Normalise): raise TypeError(f'norm must be a Normalise, not {type(norm).__name__}')
+    if norm is not None and reg is not None:
+        raise ValueError('zca and norm cannot both be given: a ready normalisation brings its own whitening')
+    if norm is not None and not isinstance(norm, Normalise):
+        raise TypeError(f'norm must be a Normalise, not {type(norm).__name__}')
     if (x_test is None) != (y_test is None): raise ValueError('x_test and y_test must be given together')
     x = _as_images(_check_x(x_train, 'x_train'), 'x_train')
     y = _check_y(y_train, 'y_train', len(x), 'x_train')
-    if classes is not None and not (isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)):
+    if classes is not None and not (isinstance(classes, (list, tuple))
+                                    and all(isinstance(c, str) for c in classes)):
         raise TypeError(f'classes must be a list of names, not {classes!r}')
     k = int(y.max())+1 if classes is None else len(classes)
-    if int(y.max()) >= k: raise ValueError(f'y_train holds label {int(y.max())}, but there are {k} classes: labels run from 0 to {k-1}')
+    if int(y.max()) >= k:
+        raise ValueError(f'y_train holds label {int(y.max())}, but there are {k} classes: labels run from 0 '
+                         f'to {k-1}')
     if k < 2: raise ValueError('y_train holds a single class; a classification set has at least 2')
     empty = (torch.bincount(y, minlength=k) == 0).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f'class {empty[0]}{"" if classes is None else f" ({classes[empty[0]]!r})"} has no training examples: y_train must hold every '
-                         f'label from 0 to {k-1}')
+        named = '' if classes is None else f' ({classes[empty[0]]!r})'
+        raise ValueError(f'class {empty[0]}{named} has no training examples: y_train must hold every label '
+                         f'from 0 to {k-1}')
     if x_test is None:
         frac = _check_frac('test_frac', test_frac)
         n = min(max(1, round(frac*len(x))), len(x)-k)
-        if n < 1: raise ValueError(f'x_train has {len(x)} examples of {k} classes: too few to split; give x_test and y_test')
+        if n < 1:
+            raise ValueError(f'x_train has {len(x)} examples of {k} classes: too few to split; give x_test '
+                             'and y_test')
         keep,held = _stratified(y, n, seed)
         train,test = (_Split(x[i.to(x.device)], y[i.to(y.device)]) for i in (keep, held))
     else:
         xt = _as_images(_check_x(x_test, 'x_test'), 'x_test')
         yt = _check_y(y_test, 'y_test', len(xt), 'x_test')
-        if xt.shape[1:] != x.shape[1:]: raise ValueError(f'x_test must hold examples of shape {tuple(x.shape[1:])} like x_train, not {tuple(xt.shape[1:])}')
-        if (xt.dtype == torch.uint8) != (x.dtype == torch.uint8): raise TypeError(f'x_test must be {x.dtype} like x_train, not {xt.dtype}')
-        if int(yt.max()) >= k: raise ValueError(f'y_test holds label {int(yt.max())}, but there are {k} classes: labels run from 0 to {k-1}')
+        if xt.shape[1:] != x.shape[1:]:
+            raise ValueError(f'x_test must hold examples of shape {tuple(x.shape[1:])} like x_train, not '
+                             f'{tuple(xt.shape[1:])}')
+        if (xt.dtype == torch.uint8) != (x.dtype == torch.uint8):
+            raise TypeError(f'x_test must be {x.dtype} like x_train, not {xt.dtype}')
+        if int(yt.max()) >= k:
+            raise ValueError(f'y_test holds label {int(yt.max())}, but there are {k} classes: labels run '
+                             f'from 0 to {k-1}')
         wide = torch.promote_types(x.dtype, xt.dtype)
         train,test = _Split(x.to(wide), y),_Split(xt.to(wide), yt)
     train,test = (_Split(s.x.to(device), s.y.to(device)) for s in (train, test))
@@ -826,16 +923,20 @@ def data_from_tensors(
 # %% ../nbs/00_data.ipynb #3eede553
 def _data_root(root):
     "The folder of data sets: `root`, else $DD_NB_DATA, else a cache folder"
-    if root is None: root = os.environ.get('DD_NB_DATA') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'dd_nb'
+    if root is None:
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'dd_nb'
+        root = os.environ.get('DD_NB_DATA') or cache
     if not isinstance(root, (str, os.PathLike)): raise TypeError(f'root must be a folder, not {root!r}')
     root = Path(root).expanduser()
-    if root.exists() and not root.is_dir(): raise ValueError(f'root must be a folder; {str(root)!r} is a file')
+    if root.exists() and not root.is_dir():
+        raise ValueError(f'root must be a folder; {str(root)!r} is a file')
     return root
 
 # %% ../nbs/00_data.ipynb #27d6c911
 _DIGITS = [str(i) for i in range(10)]
 
-# for each set: torchvision's class, the sub-folders of root to look in (the first is where a download goes), what lies there, class names (None: the files know)
+# for each set: torchvision's class, the sub-folders of root to look in (a download goes to the first), what
+# lies there, class names (None: the files know)
 _SETS = dict(
     mnist         = ('MNIST', ('', ), ('MNIST/raw', ), _DIGITS),
     fashion_mnist = ('FashionMNIST', ('', ), ('FashionMNIST/raw', ), None),
@@ -858,7 +959,8 @@ def _tv_read(cls, root, download):
         x = torch.as_tensor(ds.data)
         if x.ndim == 3: x = x[:, None]
         elif cls != 'SVHN': x = x.permute(0, 3, 1, 2)
-        out.append((x.contiguous(), torch.as_tensor(getattr(ds, 'labels' if cls == 'SVHN' else 'targets')).long()))
+        y = getattr(ds, 'labels' if cls == 'SVHN' else 'targets')
+        out.append((x.contiguous(), torch.as_tensor(y).long()))
     return out,list(getattr(ds, 'classes', _DIGITS))
 
 def _why(e): return f'{type(e).__name__}: ' + ' '.join(str(e).split('. You can use')[0].split())[:160]
@@ -873,7 +975,8 @@ def _move_in(tmp, dest):
         os.replace(f, to)
 
 def _fetch(name, dest, get):
-    "Run `get(tmp)`, which downloads into the folder `tmp`, and move the files to `dest` when all of them are there and whole"
+    """Run `get(tmp)`, which downloads into the folder `tmp`, and move the files to `dest` when all of them
+    are there and whole"""
     old,tmp,new = socket.getdefaulttimeout(),None,[p for p in (dest, *dest.parents) if not p.exists()]
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -911,16 +1014,20 @@ def _obtain(
         try: return _fetch(name, places[0], get)
         except (ImportError, MemoryError): raise
         except Exception as e: tail = f'it could not be downloaded ({_why(e)})'
-    raise FileNotFoundError(f'data set {name!r} was not found: looked for {" and ".join(what)} in {" or ".join(map(str, places))}{broken}, and {tail}; '
-                            f'put the files there, or name the folder that holds them by root= or DD_NB_DATA{hint}')
+    files,folders = ' and '.join(what),' or '.join(map(str, places))
+    raise FileNotFoundError(f'data set {name!r} was not found: looked for {files} in {folders}{broken}, '
+                            f'and {tail}; put the files there, or name the folder that holds them by root= '
+                            f'or DD_NB_DATA{hint}')
 
 def _torchvision(name, root, download):
     cls,subs,what,classes = _SETS[name]
-    (train,test),names = _obtain(name, [root/s for s in subs], what, lambda p: _tv_read(cls, p, False), lambda p: _tv_read(cls, p, True), download)
+    (train,test),names = _obtain(name, [root/s for s in subs], what, lambda p: _tv_read(cls, p, False),
+                                 lambda p: _tv_read(cls, p, True), download)
     return train,test,classes or names
 
 # %% ../nbs/00_data.ipynb #aeb33752
-_TINY,_TINY_URL,_TINY_MD5 = 'tiny-imagenet-200','http://cs231n.stanford.edu/tiny-imagenet-200.zip','90528d7ca1a48142e341f4ef8d21d0de'
+_TINY,_TINY_URL = 'tiny-imagenet-200','http://cs231n.stanford.edu/tiny-imagenet-200.zip'
+_TINY_MD5 = '90528d7ca1a48142e341f4ef8d21d0de'
 
 def _tiny_read(root, size=None):
     "Both splits of Tiny-ImageNet from its standard folders"
@@ -928,12 +1035,14 @@ def _tiny_read(root, size=None):
     p = root/_TINY
     wnids = (p/'wnids.txt').read_text().split()
     label = {w: i for i,w in enumerate(wnids)}
-    words = dict(l.split('\t', 1) for l in (p/'words.txt').read_text().splitlines() if '\t' in l) if (p/'words.txt').is_file() else {}
+    lines = (p/'words.txt').read_text().splitlines() if (p/'words.txt').is_file() else []
+    words = dict(l.split('\t', 1) for l in lines if '\t' in l)
     files,ys = [],[]
     for w in wnids:
         fs = image_files(p/'train'/w/'images')
         if not fs: raise ValueError(f'no images in {p/"train"/w/"images"}')
-        files += fs; ys += [label[w]]*len(fs)
+        files += fs
+        ys += [label[w]]*len(fs)
     rows = [l.split('\t')[:2] for l in (p/'val'/'val_annotations.txt').read_text().splitlines() if l.strip()]
     tfiles,ty = [p/'val'/'images'/f for f,_ in rows],[label[w] for _,w in rows]
     hw = size or image_head(files[0])[0]
@@ -945,13 +1054,16 @@ def _tiny(root, size, download):
         from torchvision.datasets.utils import download_and_extract_archive
         download_and_extract_archive(_TINY_URL, str(tmp), md5=_TINY_MD5)
         return _tiny_read(tmp, size)
-    (train,test),names = _obtain('tiny_imagenet', [root], (_TINY, ), lambda p: _tiny_read(p, size), get, download, f' ({_TINY_URL})')
+    (train,test),names = _obtain('tiny_imagenet', [root], (_TINY, ), lambda p: _tiny_read(p, size), get,
+                                 download, f' ({_TINY_URL})')
     return train,test,names
 
 # %% ../nbs/00_data.ipynb #a73b85e0
 _ROOMS = ('readers', 'text', 'adaptation')   # rooms that enter what they can read in READERS
 
-def _key(name): "A name as `load_data` compares it"; return str(name).lower().replace('-', '_')
+def _key(name):
+    "A name as `load_data` compares it"
+    return str(name).lower().replace('-', '_')
 
 def known_name(
     name:str,  # what may be the name of a set
@@ -997,21 +1109,22 @@ def _read(kind, name, asked, more):
 def load_data(
     name:str|Path='digits',           # a name, as in DATASETS, or a path of your own: './digits' is a folder
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
-    size=None,                        # side, or (height, width), to resize images to; None: as stored (`digits`: 28)
+    size=None,                        # side, or (height, width), to resize to; None: as stored (`digits`: 28)
     zca:bool|float=False,             # whiten; a number is the ridge (True: 0.1)
     device=None,                      # where the set lives; None: torch's default device
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     download:bool=True,               # fetch a missing set
     seed:int=0,                       # of the split of an image folder that has no test folder
     channels:int|None=None,           # 1 (gray) or 3 (RGB); None: as stored
-    norm:'Normalise|Vectors|None'=None, # use this normalisation, or embedding, instead of measuring one: that of a saved set
+    norm:'Normalise|Vectors|None'=None, # the normalisation, or embedding, of a saved set; None: measured
     **kwargs,                         # of the reader of a folder or a file, such as `header` or `depth`
 ) -> Data:
     """A data set by name, or from a folder or a file of your own: see [00b_readers](readers.html). Raises
     ValueError for a name that is neither, and FileNotFoundError, saying where it looked, for a set that
     is absent and cannot be downloaded. Warns where a name means a known set though a folder or file of
     that name is here, too."""
-    if not isinstance(name, (str, Path)): raise TypeError(f'name must be a data set or a folder, not {name!r}')
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f'name must be a data set or a folder, not {name!r}')
     size,channels,seed,_ = _check_size(size),_check_channels(channels),_check_seed(seed),_check_zca(zca)
     device,dtype = _check_device(device),_check_dtype(dtype)
     key,path = _key(name),Path(name).expanduser()
@@ -1031,24 +1144,29 @@ def load_data(
     elif key == 'tiny_imagenet': train,test,classes = _tiny(_data_root(root), size, download)
     else: train,test,classes = _torchvision(key, _data_root(root), download)
     (x,y),(xt,yt) = ((_to_channels(_resize(x, size), channels), y) for x,y in (train, test))
-    return data_from_tensors(x, y, xt, yt, name=key, classes=classes, zca=zca, device=device, dtype=dtype, norm=norm)
+    return data_from_tensors(x, y, xt, yt, name=key, classes=classes, zca=zca, device=device, dtype=dtype,
+                             norm=norm)
 
 # %% ../nbs/00_data.ipynb #d567448c
 def split_validation(
     data:Data,               # the set; its test split is not touched
-    n:int|float|None=None,   # held-out examples: a count, or a fraction of the training split; None: 20 %, at most 5000
+    n:int|float|None=None,   # held-out examples: a count, or a share of the split; None: 20 %, at most 5000
     seed:int=0,              # of the stratified choice
 ) -> Data:
     """`data` with part of its training split held out as the test split, in proportion to the classes.
     Raises ValueError for a count that leaves some class without training examples."""
     if not isinstance(data, Data): raise TypeError(f'data must be a Data, not {type(data).__name__}')
     N,seed = len(data.y_train),_check_seed(seed)
-    if N <= data.n_classes: raise ValueError(f'data has {N} training examples of {data.n_classes} classes: nothing can be held out')
+    if N <= data.n_classes:
+        raise ValueError(f'data has {N} training examples of {data.n_classes} classes: nothing can be held '
+                         'out')
     if n is None: n = max(1, min(5000, N//5, N-data.n_classes))
-    elif isinstance(n, (float, np.floating)): n = min(max(1, round(_check_frac('n', float(n))*N)), N-data.n_classes)
+    elif isinstance(n, (float, np.floating)):
+        n = min(max(1, round(_check_frac('n', float(n))*N)), N-data.n_classes)
     else: n = _check_int('n', n, 1, N-data.n_classes)
     keep,held = _stratified(data.y_train, n, seed)
-    return Data(data._train.select(keep), data._train.select(held), data.name, data.classes, data.norm, data.dtype)
+    train,test = data._train.select(keep),data._train.select(held)
+    return Data(train, test, data.name, data.classes, data.norm, data.dtype)
 
 # %% ../nbs/00_data.ipynb #f3e2ab03
 def __getattr__(name):
@@ -1059,9 +1177,12 @@ def __getattr__(name):
 
 # %% ../nbs/00_data.ipynb #f33a72c9
 def _fit_zca(x, norm, reg):
-    "Mean (D,) in float64 and whitening matrix (D, D) in float32 of the examples `x` under `norm`; everything in between in float64"
+    """Mean (D,) in float64 and whitening matrix (D, D) in float32 of the examples `x` under `norm`;
+    everything in between in float64"""
     D = x[0].numel()
-    if D > _MAX_ZCA: raise ValueError(f'zca needs examples of at most {_MAX_ZCA} numbers, not {D}: its matrix would have {D}x{D} entries')
+    if D > _MAX_ZCA:
+        raise ValueError(f'zca needs examples of at most {_MAX_ZCA} numbers, not {D}: its matrix would have '
+                         f'{D}x{D} entries')
     norm = norm.to(dtype=torch.float64)
     s = sum(norm(c).flatten(1).sum(0) for c in _chunks(x))
     mean,C = s/len(x),torch.zeros(D, D, dtype=torch.float64, device=x.device)
@@ -1078,15 +1199,19 @@ def _fit_zca(x, norm, reg):
 AUGMENTATIONS = ('color', 'crop', 'cutout', 'flip', 'scale', 'rotate')
 
 class Siamese:
-    "Differentiable Siamese augmentation (Zhao and Bilen 2021): one random transformation for all images of a batch. `Siamese()(x)` draws from torch's global generator."
+    """Differentiable Siamese augmentation (Zhao and Bilen 2021): one random transformation for all images of
+    a batch. `Siamese()(x)` draws from torch's global generator."""
     def __init__(self,
         strategy:str='_'.join(AUGMENTATIONS),  # names of AUGMENTATIONS, joined by '_'
         every:bool=False,                      # apply all of them, one after the other; False: a random one
     ):
-        if not isinstance(strategy, str): raise TypeError(f'strategy must be names joined by _, such as crop_flip, not {strategy!r}')
+        if not isinstance(strategy, str):
+            raise TypeError(f'strategy must be names joined by _, such as crop_flip, not {strategy!r}')
         self.names,self.every = tuple(strategy.lower().split('_')),bool(every)
         for n in self.names:
-            if n not in AUGMENTATIONS: raise ValueError(f'strategy must be made of {", ".join(AUGMENTATIONS)}, joined by _, not {strategy!r}')
+            if n not in AUGMENTATIONS:
+                raise ValueError(f'strategy must be made of {", ".join(AUGMENTATIONS)}, joined by _, not '
+                                 f'{strategy!r}')
 
     def draw(self,
         generator:torch.Generator|None=None,  # source of randomness, on the CPU; None: torch's global one
@@ -1096,12 +1221,16 @@ class Siamese:
         names = self.names if self.every else [self.names[int(u()[0]*len(self.names))]]
         steps = [(n, u()) for n in names]
         def transform(x):
-            if not torch.is_tensor(x) or not x.is_floating_point() or x.dim() < 3: raise ValueError(f'x must be float images (..., C, H, W), not {tuple(x.shape) if torch.is_tensor(x) else type(x).__name__}')
+            if not torch.is_tensor(x) or not x.is_floating_point() or x.dim() < 3:
+                raise ValueError('x must be float images (..., C, H, W), not '
+                                 f'{tuple(x.shape) if torch.is_tensor(x) else type(x).__name__}')
             for n,us in steps: x = _TRANSFORM[n](x, *us)
             return x
         return transform
 
-    def __call__(self, x:torch.Tensor) -> torch.Tensor: "A new draw, applied to `x`."; return self.draw()(x)
+    def __call__(self, x:torch.Tensor) -> torch.Tensor:
+        "A new draw, applied to `x`."
+        return self.draw()(x)
     def __repr__(self): return f"Siamese({'_'.join(self.names)!r}{', every=True' if self.every else ''})"
 
 def _color(x, u, v, w):
@@ -1130,7 +1259,8 @@ def _flip(x, u, *_): return x.flip(-1) if u < .5 else x
 def _affine(x, m):
     m = torch.tensor([[*m[0], 0.], [*m[1], 0.]], dtype=x.dtype, device=x.device)
     flat = x.reshape(-1, *x.shape[-3:])
-    return F.grid_sample(flat, F.affine_grid(m.expand(len(flat), 2, 3), flat.shape, align_corners=False), align_corners=False).view(x.shape)
+    grid = F.affine_grid(m.expand(len(flat), 2, 3), flat.shape, align_corners=False)
+    return F.grid_sample(flat, grid, align_corners=False).view(x.shape)
 
 def _scale(x, u, v, _):
     a,b = (1/1.2 + t*(1.2 - 1/1.2) for t in (u, v))
@@ -1138,7 +1268,8 @@ def _scale(x, u, v, _):
 
 def _rotate(x, u, *_):
     c,s,r = math.cos(t := math.radians(30*(u - .5))),math.sin(t),x.shape[-2]/x.shape[-1]
-    return _affine(x, ((c, -s*r), (s/r, c)))   # the grid's units are half sides: without r, oblong images would be sheared
+    # the grid's units are half sides: without r, oblong images would be sheared
+    return _affine(x, ((c, -s*r), (s/r, c)))
 
 _TRANSFORM = dict(color=_color, crop=_crop, cutout=_cutout, flip=_flip, scale=_scale, rotate=_rotate)
 
@@ -1146,4 +1277,5 @@ def standard_augment(
     data:Data,   # the set to train for
 ) -> Siamese:
     "The field's augmentation: all six, but no mirror images of digits."
-    return Siamese('_'.join(n for n in AUGMENTATIONS if n != 'flip' or data.name not in ('digits', 'mnist', 'usps', 'svhn')))
+    mirrors = data.name not in ('digits', 'mnist', 'usps', 'svhn')
+    return Siamese('_'.join(n for n in AUGMENTATIONS if n != 'flip' or mirrors))

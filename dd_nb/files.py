@@ -214,7 +214,9 @@ def _numpy_numbers():
         before = s.get_safe_globals()
         s.add_safe_globals(_NUMPY)
         try: yield
-        finally: s.clear_safe_globals(); s.add_safe_globals(before)
+        finally:
+            s.clear_safe_globals()
+            s.add_safe_globals(before)
 
 def _said(e):
     "An error of a reader in one line without terminal escapes: what is wrong, not what else could be done."
@@ -235,7 +237,9 @@ def _tensors_in(obj, depth=0):
 # %% ../nbs/02a_files.ipynb #bfaac3ff
 def _arrays_in(blob, check):
     "The arrays of numbers in the bytes of an `.npz` file, as tensors by name."
-    def tensor(a): return torch.from_numpy(np.ascontiguousarray(a.astype(a.dtype.newbyteorder('='), copy=False))).clone()
+    def tensor(a):
+        native = a.astype(a.dtype.newbyteorder('='), copy=False)
+        return torch.from_numpy(np.ascontiguousarray(native)).clone()
     return {k: tensor(a) for k,a in npz_members(io.BytesIO(blob), check, 'uif').items()}
 
 def _load_tensors(path, most):
@@ -372,8 +376,8 @@ def _soft_labels(path, files, data):
         if y.shape != (len(files), data.n_classes) or not torch.isfinite(y).all(): raise ValueError('no fit')
         return y.to(data.dtype)
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as e:
-        raise ValueError(f'{str(path/LABELS_FILE)!r} must hold {data.n_classes} numbers for each picture, got '
-                         f'something else ({type(e).__name__})') from e
+        raise ValueError(f'{str(path/LABELS_FILE)!r} must hold {data.n_classes} numbers for each picture, '
+                         f'got something else ({type(e).__name__})') from e
 
 def _read_folder(path, data, scale, labels_are):
     "Images and labels of a folder of folders of pictures."

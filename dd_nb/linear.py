@@ -22,8 +22,12 @@ def _svd(d):
     return U[:,:r],s[:r],Vt[:r].T.contiguous()
 
 def _check_data(d, t=None):
-    if not torch.is_tensor(d) or d.dim() != 2 or not d.is_floating_point() or 0 in d.shape: raise ValueError(f'd must be a floating-point tensor of shape (N, D), got {tuple(d.shape) if torch.is_tensor(d) else type(d).__name__}')
-    if t is not None and (not torch.is_tensor(t) or t.shape != d.shape[:1]): raise ValueError(f't must be a tensor of shape ({len(d)},), got {tuple(t.shape) if torch.is_tensor(t) else type(t).__name__}')
+    if not torch.is_tensor(d) or d.dim() != 2 or not d.is_floating_point() or 0 in d.shape:
+        raise ValueError('d must be a floating-point tensor of shape (N, D), got '
+                         f'{tuple(d.shape) if torch.is_tensor(d) else type(d).__name__}')
+    if t is not None and (not torch.is_tensor(t) or t.shape != d.shape[:1]):
+        raise ValueError(f't must be a tensor of shape ({len(d)},), got '
+                         f'{tuple(t.shape) if torch.is_tensor(t) else type(t).__name__}')
     if not torch.isfinite(d).all() or not d.any(): raise ValueError('d must be finite and not all zero')
 
 def linear_problem(
@@ -43,14 +47,16 @@ def linear_problem(
     g = torch.Generator().manual_seed(seed)
     def randn(*s): return torch.randn(s, generator=g, dtype=torch.float64)
     U,V = torch.linalg.qr(randn(N, rank))[0],torch.linalg.qr(randn(D, rank))[0]
-    d = U*torch.logspace(0, -math.log10(condition) if rank > 1 else 0, rank, dtype=torch.float64)@V.T*math.sqrt(N)
+    s = torch.logspace(0, -math.log10(condition) if rank > 1 else 0, rank, dtype=torch.float64)
+    d = U*s@V.T*math.sqrt(N)
     return d,d@randn(D) + noise*randn(N)
 
 def minimiser(
     d:Tensor,   # (N, D)
     t:Tensor,   # (N,)
 ) -> Tensor:    # (D,)
-    "theta* = d^+ t: of all minimisers of the squared loss the shortest, which is the one in the row space of d."
+    """theta* = d^+ t: of all minimisers of the squared loss the shortest, which is the one in the row space
+    of d."""
     _check_data(d, t)
     U,s,V = _svd(d)
     return V@(U.T@t/s)
@@ -78,7 +84,8 @@ def construct(
     t:Tensor,         # (N,)
     lr:float=1.,      # step size of the one step
 ) -> tuple[Tensor,Tensor]: # points (M, D) and targets (M,), M = rank of d
-    "The fewest points on which one step reaches a minimum from every start. Wang et al. (2018), section 3.3, is the bound; the construction is this notebook's."
+    """The fewest points on which one step reaches a minimum from every start. Wang et al. (2018), section
+    3.3, is the bound; the construction is this notebook's."""
     _check_data(d, t)
     if not lr > 0: raise ValueError(f'lr must be positive, got {lr!r}')
     U,s,V = _svd(d)
@@ -95,7 +102,8 @@ def expected_excess(
     std:float=1.,  # of each coordinate of theta_0
     lr:float=1.,   # step size
 ) -> Tensor:       # scalar
-    "Mean excess after one step on the points, over theta_0 ~ N(mean, std^2 I): equation (2) of 04_linear. Differentiable in x and y."
+    """Mean excess after one step on the points, over theta_0 ~ N(mean, std^2 I): equation (2) of 04_linear.
+    Differentiable in x and y."""
     H,A = d.T@d/len(d),lr/len(x)*x.T@x
     rest = torch.eye(len(H), dtype=d.dtype) - A
     m = gd_step(mean, x, y, lr) - best
@@ -112,8 +120,10 @@ def excess_bounds(
     M:int,                    # points, 0..D
     std:float=1.,             # of each coordinate of theta_0
     offset:Tensor|None=None,  # (D,) mean of theta_0 minus a minimiser; None: zero
-) -> tuple[float,float,float]: # for any start: eigenvalue tail <= span bound <= `optimal_excess` <= top eigenspace
-    "Lower bound by the tail of the eigenvalues, lower bound of whatever moves within the span of M points, upper bound by the top eigenspace: 04_linear, after equation (3)."
+) -> tuple[float,float,float]: # eigenvalue tail, span bound, top eigenspace
+    """Lower bound by the tail of the eigenvalues, lower bound of whatever moves within the span of M points,
+    upper bound by the top eigenspace: 04_linear, after equation (3). For any start: eigenvalue tail <= span
+    bound <= `optimal_excess` <= top eigenspace."""
     _check_data(d)
     if not 0 <= M <= d.shape[1]: raise ValueError(f'M must be in 0..{d.shape[1]}, got {M}')
     lam,V = _eigh(d.T@d/len(d))
@@ -124,7 +134,8 @@ def excess_bounds(
 
 def _lbfgs(loss, variables, iters):
     "Minimise in place; the final loss."
-    opt = torch.optim.LBFGS(variables, max_iter=iters, history_size=50, line_search_fn='strong_wolfe', tolerance_grad=1e-15, tolerance_change=1e-20)
+    opt = torch.optim.LBFGS(variables, max_iter=iters, history_size=50, line_search_fn='strong_wolfe',
+                            tolerance_grad=1e-15, tolerance_change=1e-20)
     def closure():
         opt.zero_grad()
         l = loss()
@@ -141,7 +152,9 @@ def optimal_excess(
     starts:int=6,             # of the search over subspaces
     iters:int=500,            # of each
 ) -> float:
-    "The least mean excess after one step on M points, over theta_0 ~ N(theta* + offset, std^2 I): equation (3) of 04_linear. In closed form for no offset, M = 0 and M >= rank; otherwise the best of several searches over subspaces."
+    """The least mean excess after one step on M points, over theta_0 ~ N(theta* + offset, std^2 I): equation
+    (3) of 04_linear. In closed form for no offset, M = 0 and M >= rank; otherwise the best of several
+    searches over subspaces."""
     low,_,high = excess_bounds(d, M, std, offset)
     rank,D = len(_svd(d)[1]),d.shape[1]
     if M >= rank: return 0.
@@ -150,7 +163,9 @@ def optimal_excess(
     top = _eigh(H)[1]
     def search(i):
         g = torch.Generator().manual_seed(i)
-        X = top[:,:M] if i == 0 else torch.cat([top[:,:M-1], delta[:,None]], 1) if i == 1 else torch.randn(D, M, generator=g, dtype=d.dtype)
+        if i == 0: X = top[:,:M]
+        elif i == 1: X = torch.cat([top[:,:M-1], delta[:,None]], 1)
+        else: X = torch.randn(D, M, generator=g, dtype=d.dtype)
         X = X.contiguous().clone().requires_grad_()
         def loss():
             Q = torch.linalg.qr(X)[0]
@@ -168,7 +183,8 @@ def learn_points(
     seed:int=0,        # of the points to begin with
     iters:int=1000,    # of L-BFGS
 ) -> tuple[Tensor,Tensor]: # points (M, D) and targets (M,), for a step size of 1
-    "Learn M points by the gradient through the step, as dataset distillation does, with the mean over theta_0 in closed form."
+    """Learn M points by the gradient through the step, as dataset distillation does, with the mean over
+    theta_0 in closed form."""
     _check_data(d, t)
     _check_count('M', M)
     best,g = minimiser(d, t),torch.Generator().manual_seed(seed)
@@ -179,7 +195,8 @@ def learn_points(
 
 # %% ../nbs/04_linear.ipynb #f91bbe79
 def _span(d, t, V, basis, centre):
-    "Orthonormal basis of P span(basis, centre - theta*), as columns. Lengths are measured before projecting, so that rounding does not count as a direction."
+    """Orthonormal basis of P span(basis, centre - theta*), as columns. Lengths are measured before
+    projecting, so that rounding does not count as a direction."""
     columns = [u/u.norm() for u in basis.T if u.any()]
     if centre is not None:
         best = minimiser(d, t)
@@ -194,13 +211,17 @@ def lower_bound(
     basis:Tensor|None=None,   # (D, k) columns spanning the directions in which theta_0 is unknown; None: all
     centre:Tensor|None=None,  # (D,) a point of the affine set; None: it contains a minimiser
 ) -> int:                     # M
-    "The fewest points on which one step reaches a minimum from every theta_0 in centre + span(basis): dim P span(basis, centre - theta*). For all of R^D it is rank d, Wang et al. (2018), section 3.3."
+    """The fewest points on which one step reaches a minimum from every theta_0 in centre + span(basis):
+    dim P span(basis, centre - theta*). For all of R^D it is rank d, Wang et al. (2018), section 3.3."""
     _check_data(d, t)
     V,D = _svd(d)[2],d.shape[1]
     if basis is None: return V.shape[1]
-    if basis.dim() != 2 or len(basis) != D: raise ValueError(f'basis must be a tensor of shape ({D}, k), got {tuple(basis.shape)}')
-    if centre is not None and t is None: raise ValueError('t must be given with centre: the bound depends on the minimiser')
-    if centre is not None and centre.shape != (D,): raise ValueError(f'centre must be a tensor of shape ({D},), got {tuple(centre.shape)}')
+    if basis.dim() != 2 or len(basis) != D:
+        raise ValueError(f'basis must be a tensor of shape ({D}, k), got {tuple(basis.shape)}')
+    if centre is not None and t is None:
+        raise ValueError('t must be given with centre: the bound depends on the minimiser')
+    if centre is not None and centre.shape != (D,):
+        raise ValueError(f'centre must be a tensor of shape ({D},), got {tuple(centre.shape)}')
     return _span(d, t, V, basis, centre).shape[1]
 
 def construct_known(
@@ -210,7 +231,8 @@ def construct_known(
     centre:Tensor,    # (D,) a point of the affine set
     lr:float=1.,      # step size of the one step
 ) -> tuple[Tensor,Tensor]: # points (M, D) and targets (M,), M = `lower_bound(d, t, basis, centre)`
-    "The fewest points on which one step reaches a minimum from every theta_0 in centre + span(basis), by the proof in 04_linear."
+    """The fewest points on which one step reaches a minimum from every theta_0 in centre + span(basis), by
+    the proof in 04_linear."""
     M,best,V = lower_bound(d, t, basis, centre),minimiser(d, t),_svd(d)[2]
     Q = _span(d, t, V, basis, centre)
     b = Q@(Q.T@centre) - V@(V.T@(centre - best))
@@ -224,50 +246,72 @@ def draw_linear(
     noise:float=.5,           # standard deviation of the noise of the targets
     condition:float=10.,      # largest over smallest singular value of the data
     steps:int=1,              # of gradient descent
-    points:str='optimal',     # 'optimal': the top eigenvectors; 'real': rows of the data, with the step size that is exact along their longest direction, half of the largest stable one
+    points:str='optimal',     # 'optimal': the top eigenvectors; 'real': rows of the data
     seed:int=0,               # of data and starts
 ):                            # matplotlib figure
-    "The cloud of starts, where M points take it, the minimum, and the mean excess after each step: the picture of `explore_linear`."
+    """The cloud of starts, where M points take it, the minimum, and the mean excess after each step: the
+    picture of `explore_linear`. The step size for 'real' points is exact along their longest direction: half
+    of the largest stable one."""
     from matplotlib.figure import Figure
-    if points not in ('optimal', 'real'): raise ValueError(f"points must be 'optimal' or 'real', got {points!r}")
+    if points not in ('optimal', 'real'):
+        raise ValueError(f"points must be 'optimal' or 'real', got {points!r}")
     for k,v in (('D', D), ('M', M), ('steps', steps)): _check_count(k, v)
     if M > D: raise ValueError(f'M must be in 1..{D}, got {M}')
     d,t = linear_problem(max(20, 2*D), D, condition=condition, noise=noise, seed=seed)
     best,(lam,V) = minimiser(d, t),_eigh(d.T@d/len(d))
     theta = best + torch.randn(300, D, generator=torch.Generator().manual_seed(seed), dtype=d.dtype)
-    if points == 'optimal': x,lr = math.sqrt(M)*V[:,:M].T,1.; y = x@best
-    else: x,y = d[:M],t[:M]; lr = (M/torch.linalg.matrix_norm(x, 2)**2).item()
+    if points == 'optimal':
+        x,lr = math.sqrt(M)*V[:,:M].T,1.
+        y = x@best
+    else:
+        x,y = d[:M],t[:M]
+        lr = (M/torch.linalg.matrix_norm(x, 2)**2).item()
     clouds = [theta]
     for _ in range(steps): clouds.append(gd_step(clouds[-1], x, y, lr))
     means = [excess(d, c, best).mean().item() for c in clouds]
     fig = Figure(figsize=(9, 3.6), layout='constrained')
     left,right = fig.subplots(1, 2)
     ends = V[:,[0, -1]] if D > 1 else torch.cat([V, torch.zeros_like(V)], 1)
-    for c,colour,label in ((clouds[0], '#999999', 'start'), (clouds[-1], '#D55E00', f'after {steps} step' + 's'*(steps > 1))): left.scatter(*((c - best)@ends).T, s=6, color=colour, label=label)
+    after = f'after {steps} step' + 's'*(steps > 1)
+    for c,colour,label in ((clouds[0], '#999999', 'start'), (clouds[-1], '#D55E00', after)):
+        left.scatter(*((c - best)@ends).T, s=6, color=colour, label=label)
     left.plot(0, 0, 'k+', ms=14, mew=2, label='minimum')
     u = torch.linspace(-4, 4, 80)
-    left.contour(u, u, (lam[0]*u[None]**2 + lam[-1 if D > 1 else 0]*u[:,None]**2)/2, levels=8, colors='#0072B2', linewidths=.5)
-    left.set(xlim=(-4, 4), ylim=(-4, 4), xlabel='best direction of the data', ylabel='worst direction', title=f'{M} point' + 's'*(M > 1) + f' in {D} dimension' + 's'*(D > 1))
+    heights = (lam[0]*u[None]**2 + lam[-1 if D > 1 else 0]*u[:,None]**2)/2
+    left.contour(u, u, heights, levels=8, colors='#0072B2', linewidths=.5)
+    left.set(xlim=(-4, 4), ylim=(-4, 4), xlabel='best direction of the data', ylabel='worst direction',
+             title=f'{M} point' + 's'*(M > 1) + f' in {D} dimension' + 's'*(D > 1))
     left.legend(fontsize=8, loc='upper right')
-    right.plot(range(steps + 1), [max(m, 1e-32) for m in means], 'o-', color='#D55E00', label='mean of these starts')
+    shown = [max(m, 1e-32) for m in means]
+    right.plot(range(steps + 1), shown, 'o-', color='#D55E00', label='mean of these starts')
     bound = excess_bounds(d, M, 1.)[1]
     if bound > 0: right.axhline(bound, color='#009E73', ls='--', label='expected bound within the span')
-    right.set(yscale='log', ylim=(1e-33, 1e2), xlabel='steps', title=f'mean excess {means[-1]:.2g} of {means[0]:.2g}')
+    right.set(yscale='log', ylim=(1e-33, 1e2), xlabel='steps',
+              title=f'mean excess {means[-1]:.2g} of {means[0]:.2g}')
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(fontsize=8, loc='lower left'); right.grid(alpha=.3)
+    right.legend(fontsize=8, loc='lower left')
+    right.grid(alpha=.3)
     return fig
 
 def explore_linear():
-    "Sliders for D, M, noise, condition number and steps over `draw_linear`: an ipywidgets box. Where widgets cannot run, `draw_linear` is the static picture."
+    """Sliders for D, M, noise, condition number and steps over `draw_linear`: an ipywidgets box. Where
+    widgets cannot run, `draw_linear` is the static picture."""
     import ipywidgets as w
-    def slider(kind, label, value, lo, hi, **kw): return kind(value=value, min=lo, max=hi, description=label, continuous_update=False, style=dict(description_width='90px'), **kw)
-    D,M,steps = slider(w.IntSlider, 'D', 4, 1, 12),slider(w.IntSlider, 'M', 2, 1, 4),slider(w.IntSlider, 'steps', 1, 1, 50)
-    noise,condition = slider(w.FloatSlider, 'noise', .5, 0., 2., step=.1),slider(w.FloatLogSlider, 'condition', 10., 0, 3, step=.25, base=10)
-    points = w.Dropdown(options=[('optimal', 'optimal'), ('real rows', 'real')], description='points', style=dict(description_width='90px'))
+    def slider(kind, label, value, lo, hi, **kw):
+        return kind(value=value, min=lo, max=hi, description=label, continuous_update=False,
+                    style=dict(description_width='90px'), **kw)
+    D,M = slider(w.IntSlider, 'D', 4, 1, 12),slider(w.IntSlider, 'M', 2, 1, 4)
+    steps = slider(w.IntSlider, 'steps', 1, 1, 50)
+    noise = slider(w.FloatSlider, 'noise', .5, 0., 2., step=.1)
+    condition = slider(w.FloatLogSlider, 'condition', 10., 0, 3, step=.25, base=10)
+    points = w.Dropdown(options=[('optimal', 'optimal'), ('real rows', 'real')], description='points',
+                        style=dict(description_width='90px'))
     image = w.Image(format='png', layout=w.Layout(max_width='100%'))
     def show(_=None):
         M.max = D.value   # also brings M down where it has become too large
-        image.value = _as_png(draw_linear(D.value, min(M.value, D.value), noise.value, condition.value, steps.value, points.value), 100)
+        picture = draw_linear(D.value, min(M.value, D.value), noise.value, condition.value, steps.value,
+                              points.value)
+        image.value = _as_png(picture, 100)
     for s in (D, M, noise, condition, steps, points): s.observe(show, 'value')
     show()
     return w.VBox([w.HBox([w.VBox([D, M, points]), w.VBox([noise, condition, steps])]), image])

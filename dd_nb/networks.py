@@ -26,7 +26,9 @@ NORMS = dict(
     layer=lambda c: nn.GroupNorm(1, c))  # norm layers by name: channels -> module
 
 # %% ../nbs/01_networks.ipynb #89a87482
-ACTS = dict(relu=nn.ReLU, leaky_relu=nn.LeakyReLU, softplus=nn.Softplus, gelu=nn.GELU, sigmoid=nn.Sigmoid, tanh=nn.Tanh)  # activations
+# activations by name
+ACTS = dict(relu=nn.ReLU, leaky_relu=nn.LeakyReLU, softplus=nn.Softplus, gelu=nn.GELU, sigmoid=nn.Sigmoid,
+            tanh=nn.Tanh)
 POOLS = dict(max=nn.MaxPool2d, avg=nn.AvgPool2d)  # poolings
 
 # %% ../nbs/01_networks.ipynb #83c6602f
@@ -54,7 +56,8 @@ def _ints(arg, values, least=1):
     "`values` as a list of positive ints, `least` of them or more, else a ValueError"
     ok = isinstance(values, (tuple, list)) and len(values) >= least
     if not ok or any(isinstance(v, bool) or not isinstance(v, Integral) or v < 1 for v in values):
-        raise ValueError(f"{arg} must be a tuple of {'positive integers' if least else 'positive integers, or ()'}, got {values!r}.")
+        raise ValueError(f"{arg} must be a tuple of "
+                         f"{'positive integers' if least else 'positive integers, or ()'}, got {values!r}.")
     return [int(v) for v in values]
 
 def _plain(value):
@@ -63,7 +66,9 @@ def _plain(value):
     if isinstance(value, (bool, str)) or not isinstance(value, Real): return value
     return int(value) if isinstance(value, Integral) else float(value)
 
-class _Spec(dict): "What `make_net` made a network of. A class of its own, since a network of somebody else's may have an attribute `spec` that is something else."
+class _Spec(dict):
+    """What `make_net` made a network of. A class of its own, since a network of somebody else's may have an
+    attribute `spec` that is something else."""
 
 def _spec_of(net): return net.spec if isinstance(getattr(net, 'spec', None), _Spec) else None
 
@@ -72,14 +77,16 @@ def _init_args(init, gain, seed):
     _known('init', init, INITS)
     if isinstance(gain, bool) or not isinstance(gain, Real) or not 0 < gain < math.inf:
         raise ValueError(f"gain must be a positive finite number, got {gain!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63):
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if seed is not None and not (whole and 0 <= seed < 2**63):
         raise ValueError(f"seed must be None or an integer from 0 to 2**63 - 1, got {seed!r}.")
     return dict(init=init, gain=float(gain), seed=None if seed is None else int(seed))
 
 # %% ../nbs/01_networks.ipynb #deb52cc1
 @contextmanager
 def _seeded(seed):
-    "Draw from `seed` on the CPU and leave the global random state untouched; with None, draw from the global state"
+    """Draw from `seed` on the CPU and leave the global random state untouched; with None, draw from the
+    global state"""
     if seed is None: yield
     else:
         with torch.random.fork_rng(devices=[]):
@@ -97,19 +104,22 @@ def _redraw(m, draw, gain):
     elif hasattr(m, 'reset_parameters'): m.reset_parameters()
     elif hasattr(m, '_reset_parameters'): m._reset_parameters()
     elif next(m.parameters(recurse=False), None) is not None:
-        raise TypeError(f"init_weights cannot draw {type(m).__name__}: it holds parameters of its own and has no reset_parameters method.")
+        raise TypeError(f"init_weights cannot draw {type(m).__name__}: it holds parameters of its own and "
+                        "has no reset_parameters method.")
 
 # %% ../nbs/01_networks.ipynb #e077ffac
 def init_weights(
     net: nn.Module,          # any network, on any device; changed in place
-    init: str = 'xavier',    # 'xavier', 'kaiming', 'orthogonal' (each with zero biases) or 'default' (PyTorch's own)
+    init: str = 'xavier',    # 'xavier', 'kaiming', 'orthogonal' (biases zero) or 'default' (PyTorch's own)
     gain: float = 1.,        # factor on the weights of linear and convolutional layers
-    seed: int | None = None  # the same seed gives the same weights on every device and in every precision; None: torch's global state
+    seed: int | None = None  # of the weights; None: torch's global state
 ) -> nn.Module:  # `net` itself
-    """Draw all parameters of `net` anew and reset its norm layers (scale 1, shift 0, running mean 0 and variance 1).
-    If the network has a `spec`, the three arguments are noted there. Layers that are neither linear nor convolutional
-    are drawn by their own `reset_parameters`, without the gain.
-    Raises ValueError for an unknown `init` or an impossible `gain` or `seed`, TypeError for a layer that cannot be drawn."""
+    """Draw all parameters of `net` anew and reset its norm layers (scale 1, shift 0, running mean 0 and
+    variance 1). If the network has a `spec`, the three arguments are noted there. Layers that are neither
+    linear nor convolutional are drawn by their own `reset_parameters`, without the gain. The same seed gives
+    the same weights on every device and in every precision.
+    Raises ValueError for an unknown `init` or an impossible `gain` or `seed`, TypeError for a layer that
+    cannot be drawn."""
     args = _init_args(init, gain, seed)
     tensors = [t for t in net.state_dict().values() if t.is_floating_point()]
     plain = all(t.device.type == 'cpu' and t.dtype == torch.float32 for t in tensors)
@@ -125,18 +135,22 @@ def init_weights(
 NETWORKS = {}  # every network made by `network`: name -> function
 
 def network(
-    build  # function of (shape, n_classes, ..., init, gain, seed) that returns a module; its name becomes the network's
+    build  # function of (shape, n_classes, ..., init, gain, seed) that returns a module
 ):  # the function, now checking, initialising and carrying a `spec`
-    """Make `build` a network of this library: arguments checked, weights drawn, `net.spec` set, found by `make_net`.
-    Checked are `shape`, `n_classes`, `width`, `depth`, `norm`, `act`, `pool`, `init`, `gain` and `seed`; others are up to `build`.
+    """Make `build` a network of this library: arguments checked, weights drawn, `net.spec` set, found by
+    `make_net` under the name of the function. Checked are `shape`, `n_classes`, `width`, `depth`, `norm`,
+    `act`, `pool`, `init`, `gain` and `seed`; others are up to `build`.
     Raises TypeError if `build` lacks one of `shape`, `n_classes`, `init`, `gain`, `seed`."""
     sig, name = inspect.signature(build), build.__name__
     lacking = [p for p in ('shape', 'n_classes', 'init', 'gain', 'seed') if p not in sig.parameters]
-    if lacking: raise TypeError(f"a network function takes shape, n_classes, init, gain and seed; {name} lacks {', '.join(lacking)}.")
+    if lacking:
+        raise TypeError(f"a network function takes shape, n_classes, init, gain and seed; {name} lacks "
+                        f"{', '.join(lacking)}.")
     @wraps(build)
     def make(*args, **kwargs):
         try: bound = sig.bind(*args, **kwargs)
-        except TypeError as e: raise TypeError(f"{name}: {e}; its arguments are {', '.join(sig.parameters)}.") from None
+        except TypeError as e:
+            raise TypeError(f"{name}: {e}; its arguments are {', '.join(sig.parameters)}.") from None
         bound.apply_defaults()
         a = bound.arguments
         a['shape'] = _ints('shape', a['shape'])
@@ -148,14 +162,18 @@ def network(
         meta = torch.empty(0).is_meta   # shapes are asked for, without numbers
         with torch.random.fork_rng(devices=[]), torch.device('meta' if meta else 'cpu'): net = build(**a)
         net.spec = _Spec(name=name, **{k: _plain(v) for k, v in a.items()})
-        return net if meta else init_weights(net.to(torch.empty(0)), **init_args)  # torch.empty(0) has the default device and dtype
+        if meta: return net
+        default = torch.empty(0)   # it has the default device and dtype
+        return init_weights(net.to(default), **init_args)
     NETWORKS[name] = make
     return make
 
 # %% ../nbs/01_networks.ipynb #f6aef573
 def _image(name, shape, least):
-    "Channels, and the extra padding (height, width), of an image of at least `least` pixels a side once padded"
-    if len(shape) != 3: raise ValueError(f"{name} takes images: shape must be (channels, height, width), got {tuple(shape)}.")
+    """Channels, and the extra padding (height, width), of an image of at least `least` pixels a side once
+    padded"""
+    if len(shape) != 3:
+        raise ValueError(f"{name} takes images: shape must be (channels, height, width), got {tuple(shape)}.")
     c, *hw = shape
     extra = tuple(2 if 28 <= s < 32 else 0 for s in hw)
     if any(s + 2*e < least for s, e in zip(hw, extra)):
@@ -187,11 +205,13 @@ def LeNet(
     gain: float = 1.,            # factor on the weights
     seed: int | None = None      # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits; the features have 84 numbers
-    """LeNet as used by Wang et al. ([2018](https://arxiv.org/abs/1811.10959)), after LeCun et al. (1998): 61,706 parameters for MNIST.
+    """LeNet as used by Wang et al. ([2018](https://arxiv.org/abs/1811.10959)), after LeCun et al. (1998):
+    61,706 parameters for MNIST.
     Raises ValueError for an image smaller than 28 x 28 and for any argument out of range."""
     c, extra = _image('LeNet', shape, 32)
     a, p = ACTS[act], partial(POOLS[pool], 2)
-    return _stack([_conv(c, 6, 5, 0, extra), a(), p(), _conv(6, 16, 5, 0), a(), p()], shape, n_classes, (120, 84), act)
+    layers = [_conv(c, 6, 5, 0, extra), a(), p(), _conv(6, 16, 5, 0), a(), p()]
+    return _stack(layers, shape, n_classes, (120, 84), act)
 
 # %% ../nbs/01_networks.ipynb #765af46e
 @network
@@ -204,12 +224,14 @@ def AlexCifarNet(
     gain: float = 1.,            # factor on the weights
     seed: int | None = None      # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits; the features have 192 numbers
-    """The CIFAR network of Wang et al. ([2018](https://arxiv.org/abs/1811.10959)): 1,756,426 parameters for CIFAR-10.
+    """The CIFAR network of Wang et al. ([2018](https://arxiv.org/abs/1811.10959)): 1,756,426 parameters for
+    CIFAR-10.
     Raises ValueError for an image smaller than 8 x 8 and for any argument out of range."""
     c, extra = _image('AlexCifarNet', shape, 8)
     a, p = ACTS[act], partial(POOLS[pool], 3, stride=2, padding=1)
     lrn = partial(nn.LocalResponseNorm, 4, alpha=.001/9, beta=.75, k=1.)
-    return _stack([_conv(c, 64, 5, 2, extra), a(), p(), lrn(), _conv(64, 64, 5, 2), a(), lrn(), p()], shape, n_classes, (384, 192), act)
+    layers = [_conv(c, 64, 5, 2, extra), a(), p(), lrn(), _conv(64, 64, 5, 2), a(), lrn(), p()]
+    return _stack(layers, shape, n_classes, (384, 192), act)
 
 # %% ../nbs/01_networks.ipynb #72c71f42
 @network
@@ -225,7 +247,8 @@ def ConvNet(
     gain: float = 1.,         # factor on the weights
     seed: int | None = None   # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits
-    """The field's standard ([Zhao et al. 2021](https://arxiv.org/abs/2006.05929)): 320,010 parameters for CIFAR-10, 317,706 for MNIST.
+    """The field's standard ([Zhao et al. 2021](https://arxiv.org/abs/2006.05929)): 320,010 parameters for
+    CIFAR-10, 317,706 for MNIST.
     Raises ValueError if the image is too small for `depth` halvings and for any argument out of range."""
     c, extra = _image(f'ConvNet of depth {depth}', shape, 2**depth)
     layers = []
@@ -246,12 +269,15 @@ def AlexNet(
     gain: float = 1.,         # factor on the weights
     seed: int | None = None   # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits
-    """AlexNet (Krizhevsky et al. 2012) as in [Zhao et al. 2021](https://arxiv.org/abs/2006.05929): 1,872,202 parameters for CIFAR-10.
+    """AlexNet (Krizhevsky et al. 2012) as in [Zhao et al. 2021](https://arxiv.org/abs/2006.05929): 1,872,202
+    parameters for CIFAR-10.
     Raises ValueError for an image smaller than 8 x 8 and for any argument out of range."""
     c, extra = _image('AlexNet', shape, 8)
     layers = []
-    for i, (n, size, halve) in enumerate([(128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True)]):
-        layers += [_conv(c, n, size, size//2, (0, 0) if i else extra), NORMS[norm](n), ACTS[act]()] + [POOLS[pool](2)]*halve
+    blocks = (128, 5, True),(192, 5, True),(256, 3, False),(192, 3, False),(192, 3, True)
+    for i, (n, size, halve) in enumerate(blocks):
+        conv = _conv(c, n, size, size//2, (0, 0) if i else extra)
+        layers += [conv, NORMS[norm](n), ACTS[act]()] + [POOLS[pool](2)]*halve
         c = n
     return _stack(layers, shape, n_classes)
 
@@ -267,7 +293,8 @@ def VGG11(
     gain: float = 1.,         # factor on the weights
     seed: int | None = None   # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits
-    """VGG-11 for small images ([Simonyan & Zisserman 2015](https://arxiv.org/abs/1409.1556)): 9,231,114 parameters for CIFAR-10.
+    """VGG-11 for small images ([Simonyan & Zisserman 2015](https://arxiv.org/abs/1409.1556)): 9,231,114
+    parameters for CIFAR-10.
     Raises ValueError for an image smaller than 28 x 28 and for any argument out of range."""
     c, extra = _image('VGG11', shape, 32)
     layers = []
@@ -289,14 +316,16 @@ def ResNet18(
     gain: float = 1.,         # factor on the weights
     seed: int | None = None   # seed of the weights
 ) -> nn.Sequential:  # (N, *shape) -> (N, n_classes) logits; the features have 512 numbers
-    """ResNet-18 for small images ([He et al. 2016](https://arxiv.org/abs/1512.03385)): 11,173,962 parameters for CIFAR-10.
+    """ResNet-18 for small images ([He et al. 2016](https://arxiv.org/abs/1512.03385)): 11,173,962 parameters
+    for CIFAR-10.
     Raises ValueError for an image smaller than 16 x 16 and for any argument out of range."""
     c, extra = _image('ResNet18', shape, 16)
     r = ResNet(BasicBlock, [2, 2, 2, 2], norm_layer=NORMS[norm])
     for m in r.modules():
         if isinstance(m, BasicBlock): m.relu = ACTS[act]()
     stem = _conv(c, 64, 3, 1, extra, bias=False)
-    return _stack([stem, r.bn1, ACTS[act](), r.layer1, r.layer2, r.layer3, r.layer4, r.avgpool], shape, n_classes)
+    layers = [stem, r.bn1, ACTS[act](), r.layer1, r.layer2, r.layer3, r.layer4, r.avgpool]
+    return _stack(layers, shape, n_classes)
 
 # %% ../nbs/01_networks.ipynb #8602c89d
 @network
@@ -349,7 +378,8 @@ def count_params(
 
 def _dry(net, shape, spec):
     "Run a copy of `net` on one example on PyTorch's meta device, where tensors have a shape but no content"
-    if shape is None and spec is None: raise ValueError("shape is needed for a network that has no spec, such as (3, 32, 32).")
+    if shape is None and spec is None:
+        raise ValueError("shape is needed for a network that has no spec, such as (3, 32, 32).")
     shape = _ints('shape', spec['shape'] if shape is None else shape)
     with torch.no_grad(): return deepcopy(net).to('meta').eval()(torch.empty(1, *shape, device='meta'))
 
@@ -370,5 +400,6 @@ def feature_dim(
 ) -> int:  # how many numbers enter the classifier
     """The width of `net[:-1]`, the feature extractor.
     Raises TypeError for a network that cannot be sliced and ValueError if no shape is known."""
-    if not isinstance(net, nn.Sequential): raise TypeError(f"feature_dim needs an nn.Sequential, got {type(net).__name__}.")
+    if not isinstance(net, nn.Sequential):
+        raise TypeError(f"feature_dim needs an nn.Sequential, got {type(net).__name__}.")
     return _dry(net[:-1], shape, _spec_of(net)).flatten(1).shape[1]

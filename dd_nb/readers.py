@@ -190,7 +190,9 @@ class _Pile:
             for i,(x,_) in self.other.items(): self.bytes[i] = x.round().to(torch.uint8)
             return self.bytes
         out = self.bytes.float()/255
-        for i in list(self.other): x,k = self.other.pop(i); out[i] = x/white[k]
+        for i in list(self.other):
+            x,k = self.other.pop(i)
+            out[i] = x/white[k]
         return out
 
 def read_images(
@@ -349,13 +351,13 @@ def _own_name(path):
 # %% ../nbs/00b_readers.ipynb #cbed5a5c
 def data_from_folder(
     path:str|Path,                    # folder of class folders, or of train and test (or val) folders of such
-    size=None,                        # side, or (height, width), to resize images to; None: they all have one size already
+    size=None,                        # side, or (height, width), to resize to; None: they all have one size
     name:str|None=None,               # short name, stored with results; None: the name of the folder
     channels:int|None=None,           # 1 (gray) or 3 (RGB); None: gray if every image is, else RGB
     zca:bool|float=False,             # whiten; a number is the ridge
     device=None,                      # where the set lives; None: torch's default device
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
-    test_frac:float=.3,               # share of the images that becomes the test split, if there is no test folder
+    test_frac:float=.3,               # share of the images for the test split, if there is no test folder
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
     depth:int|None=None,              # bits that images of more than 8 bits use; None: by what occurs
@@ -396,7 +398,8 @@ def _example(x, size, channels, background):
     if hasattr(x, 'getbands'):
         x,kind = _pixels(_unmapped(x), channels, background)
         if kind != 'byte': return x,kind
-    elif isinstance(x, np.ndarray) and x.dtype == np.uint8 and (x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (1, 3))):
+    elif (isinstance(x, np.ndarray) and x.dtype == np.uint8
+          and (x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (1, 3)))):
         x = torch.from_numpy(x.copy()).view(*x.shape[:2], -1).permute(2, 0, 1)
     else:
         if not isinstance(x, (torch.Tensor, np.ndarray)):
@@ -436,7 +439,8 @@ def _read_dataset(ds, what, size, channels, seen, background):
             pile = _Pile(len(ds), x.shape)
             pile.bytes = xs.to(torch.uint8)
         if x.shape != xs.shape[1:]:
-            hint = ': pass size= or channels= to make all images equal' if x.dtype == torch.uint8 and x.ndim == 3 else ''
+            images = x.dtype == torch.uint8 and x.ndim == 3
+            hint = ': pass size= or channels= to make all images equal' if images else ''
             raise ValueError(f'{what} holds examples of different shapes, {tuple(xs.shape[1:])} and (item '
                              f'{i}) {tuple(x.shape)}{hint}')
         if pile is None: xs[i] = x.cpu()
@@ -467,7 +471,8 @@ def data_from_dataset(
     white = seen.decide(depth)
     parts = [v for x,y in read for v in (x(white), y)]
     if classes is None:
-        classes = getattr(train_ds, 'classes', None) or getattr(getattr(train_ds, 'dataset', None), 'classes', None)
+        classes = (getattr(train_ds, 'classes', None)
+                   or getattr(getattr(train_ds, 'dataset', None), 'classes', None))
         classes = None if classes is None else [str(c) for c in classes]
     return data_from_tensors(*parts, name=name or type(train_ds).__name__.lower(), classes=classes, zca=zca,
                              device=device, dtype=dtype, test_frac=test_frac, seed=seed)

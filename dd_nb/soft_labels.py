@@ -22,7 +22,8 @@ def confusion(
     state:State,  # a trained network
     data:Data,    # its training split is looked at
 ) -> Tensor:      # (classes, classes), rows sum to 1, zero on the diagonal
-    "What a network takes each class for when it is in doubt: its mean predictions for the examples of a class, without the class itself."
+    """What a network takes each class for when it is in doubt: its mean predictions for the examples of a
+    class, without the class itself."""
     sums = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64, device=data.device)
     for x,y in data.train_batches(): sums.index_add_(0, y, state(x).softmax(-1).double())
     sums.fill_diagonal_(0)
@@ -32,26 +33,34 @@ def confusion(
 def softened(self:Synthetic,
     start:str='hard',          # where the labels start: one of LABEL_STARTS
     form:str='plain',          # 'plain': free numbers; 'softmax': the softmax of free numbers
-    amount:float=.1,           # of 'smoothed' and 'confusion': the mass that is taken from the true class and spread
+    amount:float=.1,           # of 'smoothed' and 'confusion': the mass taken from the true class and spread
     confusion:Tensor|None=None,# of 'confusion': (classes, classes) as `confusion` returns it
     learn:bool=True,           # whether distillation learns them
     seed:int=0,                # of 'random': standard normal numbers
 ) -> Synthetic:                # a copy with soft labels
-    "Give a set with hard labels soft ones (Sucholutsky and Schonlau 2019). Raises ValueError for labels that are soft already, and for a hard start by softmax, which cannot say 0."
-    if start not in LABEL_STARTS: raise ValueError(f'start must be one of {", ".join(LABEL_STARTS)}, got {start!r}')
+    """Give a set with hard labels soft ones (Sucholutsky and Schonlau 2019). Raises ValueError for labels
+    that are soft already, and for a hard start by softmax, which cannot say 0."""
+    if start not in LABEL_STARTS:
+        raise ValueError(f'start must be one of {", ".join(LABEL_STARTS)}, got {start!r}')
     if self.raw_labels.dim() != 2: raise ValueError('labels must be hard to be softened, got soft ones')
-    if start == 'hard' and form == 'softmax': raise ValueError("start must not be 'hard' for form 'softmax', which cannot say 0: use 'smoothed'")
-    if start in ('smoothed', 'confusion') and not 0 < amount < 1: raise ValueError(f'amount must be in (0, 1), got {amount!r}')
-    if (start == 'confusion') != (confusion is not None): raise ValueError(f"confusion must be given for start 'confusion' alone, got {'none' if confusion is None else 'one'} for {start!r}")
+    if start == 'hard' and form == 'softmax':
+        raise ValueError("start must not be 'hard' for form 'softmax', which cannot say 0: use 'smoothed'")
+    if start in ('smoothed', 'confusion') and not 0 < amount < 1:
+        raise ValueError(f'amount must be in (0, 1), got {amount!r}')
+    if (start == 'confusion') != (confusion is not None):
+        raise ValueError("confusion must be given for start 'confusion' alone, got "
+                         f"{'none' if confusion is None else 'one'} for {start!r}")
     K,dtype = self.n_classes,self.images.dtype
     one = torch.nn.functional.one_hot(self.raw_labels, K).to(dtype)
     if start == 'hard': y = one
     elif start == 'random': y = torch.randn(one.shape, generator=_seeded(seed)).to(one)
     else:
-        if start == 'confusion' and confusion.shape != (K, K): raise ValueError(f'confusion must have shape ({K}, {K}), got {tuple(confusion.shape)}')
+        if start == 'confusion' and confusion.shape != (K, K):
+            raise ValueError(f'confusion must have shape ({K}, {K}), got {tuple(confusion.shape)}')
         y = (1 - amount)*one + amount*(1/K if start == 'smoothed' else confusion.to(one)[self.raw_labels])
         if form == 'softmax': y = y.clamp(min=1e-4).log()
-    return self.changed(labels=y, label_form=form, learn=(*(k for k in self.learn if k != 'labels'), *(('labels',) if learn else ())))
+    learned = [k for k in self.learn if k != 'labels'] + ['labels']*bool(learn)
+    return self.changed(labels=y, label_form=form, learn=tuple(learned))
 
 # %% ../nbs/10_soft_labels.ipynb #90df58b5
 def plot_labels(
@@ -61,17 +70,22 @@ def plot_labels(
     "Each image, where the examples are images, beside its label: a coloured cell for every class."
     import matplotlib.pyplot as plt
     if syn.raw_labels.dim() != 3: raise ValueError('labels must be soft to be drawn, got hard ones')
-    y,x = syn.labels.detach().flatten(0, 1).float().cpu()[:max_rows],syn.display_images().flatten(0, 1)[:max_rows]
+    y = syn.labels.detach().flatten(0, 1).float().cpu()[:max_rows]
+    x = syn.display_images().flatten(0, 1)[:max_rows]
     names = syn.class_names
     top = y.abs().max().item()
     fig = plt.figure(figsize=(6, .42*len(y) + .8), layout='constrained')
     plt.close(fig)   # a notebook draws it once: as the value of its cell
     a,b = fig.subplots(1, 2, width_ratios=(1, 12), sharey=True)
     if syn.is_image:
-        for i,im in enumerate(x): a.imshow(im.movedim(0, -1).squeeze(-1), cmap='gray', vmin=0, vmax=1, extent=(0, 1, i + .5, i - .5), aspect='auto')
+        for i,im in enumerate(x):
+            a.imshow(im.movedim(0, -1).squeeze(-1), cmap='gray', vmin=0, vmax=1,
+                     extent=(0, 1, i + .5, i - .5), aspect='auto')
     a.axis('off')
     m = b.imshow(y, cmap='PuOr_r', vmin=-top, vmax=top, aspect='auto')
-    b.set(xticks=range(len(names)), xlabel='class', ylim=(len(y) - .5, -.5)); b.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90); b.tick_params(left=False, labelleft=False)
+    b.set(xticks=range(len(names)), xlabel='class', ylim=(len(y) - .5, -.5))
+    b.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90)
+    b.tick_params(left=False, labelleft=False)
     fig.colorbar(m, ax=b)
     return fig
 
@@ -88,13 +102,17 @@ def shared(cls:Synthetic,
     seed:int=0,           # which examples go into which mean, for several steps
     **kwargs,             # passed to `Synthetic`
 ) -> Synthetic:
-    "Fewer images than classes: image j is the mean of the classes j, j + n, ... and its label, which is learned, is equal parts of these (Sucholutsky and Schonlau 2019)."
+    """Fewer images than classes: image j is the mean of the classes j, j + n, ... and its label, which is
+    learned, is equal parts of these (Sucholutsky and Schonlau 2019)."""
     _check_count('n', n)
-    if n > data.n_classes: raise ValueError(f'n must be at most {data.n_classes}, the number of classes, got {n}')
+    if n > data.n_classes:
+        raise ValueError(f'n must be at most {data.n_classes}, the number of classes, got {n}')
     whole = cls.means(data, 1, steps, epochs, lr, inner, seed)
     part = torch.zeros(n, data.n_classes, dtype=data.dtype, device=whole.images.device)
     for c in range(data.n_classes): part[c % n, c] = 1
     part /= part.sum(1, keepdim=True)
     images = torch.einsum('nc,sc...->sn...', part, whole.images.detach())
     labels = part if form == 'plain' else (.9*part + .1/data.n_classes).log()
-    return whole.changed(**{**dict(images=images, labels=labels.expand(steps, -1, -1), label_form=form, learn=('images', 'lrs', 'labels')), **kwargs})
+    given = dict(images=images, labels=labels.expand(steps, -1, -1), label_form=form,
+                 learn=('images', 'lrs', 'labels'))
+    return whole.changed(**{**given, **kwargs})

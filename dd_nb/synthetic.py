@@ -29,7 +29,8 @@ def inv_softplus(
     "The unconstrained number that softplus turns into `lr`; does not overflow for large `lr`."
     lr = torch.as_tensor(lr)
     if not (lr > 0).all() or not torch.isfinite(lr).all():
-        raise ValueError(f'lr must be positive and finite, got {lr.min().item():g} as the smallest of {lr.numel()}')
+        raise ValueError(f'lr must be positive and finite, got {lr.min().item():g} as the smallest of '
+                         f'{lr.numel()}')
     return lr + torch.log(-torch.expm1(-lr))
 
 # %% ../nbs/02_synthetic.ipynb #0ddd5bd5
@@ -49,11 +50,14 @@ class Inner:
     eps:float = 1e-8            # of 'adam': added to the root of the second moment
 
     def __post_init__(self):
-        if self.name not in INNER: raise ValueError(f'inner must be one of {", ".join(INNER)}, got {self.name!r}')
+        if self.name not in INNER:
+            raise ValueError(f'inner must be one of {", ".join(INNER)}, got {self.name!r}')
         for k in ('momentum', 'beta1', 'beta2'):
-            if not 0 <= getattr(self, k) < 1: raise ValueError(f'inner: {k} must be in [0, 1), got {getattr(self, k)!r}')
+            if not 0 <= getattr(self, k) < 1:
+                raise ValueError(f'inner: {k} must be in [0, 1), got {getattr(self, k)!r}')
         if not 0 <= self.weight_decay < math.inf or not 0 < self.eps < math.inf:
-            raise ValueError(f'inner: weight_decay must be finite and >= 0 and eps finite and > 0, got {self.weight_decay!r} and {self.eps!r}')
+            raise ValueError('inner: weight_decay must be finite and >= 0 and eps finite and > 0, got '
+                             f'{self.weight_decay!r} and {self.eps!r}')
 
 def as_inner(
     inner:'str|dict|Inner',  # a name, a dict of `Inner`'s fields, or an `Inner`
@@ -63,93 +67,133 @@ def as_inner(
     if isinstance(inner, str): return Inner(inner)
     if isinstance(inner, dict):
         unknown = set(inner) - set(Inner.__dataclass_fields__)
-        if unknown: raise ValueError(f'inner: unknown field {sorted(unknown)[0]!r}; allowed are {", ".join(Inner.__dataclass_fields__)}')
+        if unknown:
+            raise ValueError(f'inner: unknown field {sorted(unknown)[0]!r}; allowed are '
+                             f'{", ".join(Inner.__dataclass_fields__)}')
         return Inner(**inner)
     raise TypeError(f'inner must be a name, a dict or an Inner, got {type(inner).__name__}')
 
 # %% ../nbs/02_synthetic.ipynb #dd726aa2
 def _check_count(name, v, least=1):
-    if isinstance(v, bool) or not isinstance(v, int): raise TypeError(f'{name} must be a whole number, got {v!r}')
+    if isinstance(v, bool) or not isinstance(v, int):
+        raise TypeError(f'{name} must be a whole number, got {v!r}')
     if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
 
 def _seeded(seed):
     "A generator of its own for a seed that users typed."
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -2**63 <= seed < 2**63: raise TypeError(f'seed must be a whole number of at most 63 bits, got {seed!r}')
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -2**63 <= seed < 2**63:
+        raise TypeError(f'seed must be a whole number of at most 63 bits, got {seed!r}')
     return torch.Generator().manual_seed(seed)
 
 def _check_order(order, n):
     "`order` as long integers, after checking that it is a (T, b) table of indices into `n` examples."
-    if not torch.is_tensor(order) or order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
-        raise TypeError(f'order must be a tensor of integers, got {getattr(order, "dtype", type(order).__name__)}')
-    if order.dim() != 2 or 0 in order.shape: raise ValueError(f'order must have shape (T, b), neither of them 0, got {tuple(order.shape)}')
+    whole = torch.is_tensor(order) and not (order.is_floating_point() or order.is_complex())
+    if not whole or order.dtype == torch.bool:
+        raise TypeError('order must be a tensor of integers, got '
+                        f'{getattr(order, "dtype", type(order).__name__)}')
+    if order.dim() != 2 or 0 in order.shape:
+        raise ValueError(f'order must have shape (T, b), neither of them 0, got {tuple(order.shape)}')
     order = order.detach().long()
     lo,hi = int(order.min()),int(order.max())
-    if lo < 0 or hi >= n: raise ValueError(f'order must index the {n} examples, so lie in 0..{n-1}, got {lo}..{hi}')
+    if lo < 0 or hi >= n:
+        raise ValueError(f'order must index the {n} examples, so lie in 0..{n-1}, got {lo}..{hi}')
     return order
 
 class Synthetic:
-    "A distilled set: images, labels and step sizes, with the schedule and the inner optimiser they are made for (Wang et al. 2018, algorithm 1)."
+    """A distilled set: images, labels and step sizes, with the schedule and the inner optimiser they are made
+    for (Wang et al. 2018, algorithm 1). With an `order`, whose numbers count the examples step after step,
+    the number of epochs follows from it. `distill` fills in `norm` and `init`, and `with_bn` fills in
+    `stats`. Labels can be learned if they are soft, statistics with bn='learned'. With label_form='softmax'
+    the labels are the softmax of what is given and learned."""
     def __init__(self,
         images:Tensor,                     # (steps, n, ...) float, normalised like the real data
-        labels:Tensor,                     # (steps, n) long, or (steps, n, classes) float: soft targets, by `label_form`
+        labels:Tensor,                     # (steps, n) long, or (steps, n, classes) float, by `label_form`
         n_classes:int|None=None,           # number of classes; by default from `labels`
-        epochs:int=3,                      # passes over all steps: T = epochs * steps inner steps; with an `order` it is counted from that
+        epochs:int=3,                      # passes over all steps: T = epochs * steps inner steps
         lr:float|Tensor=.02,               # step size(s) to start with: one number, or (T,)
         inner:'str|dict|Inner'='sgd',      # the rule that uses the step sizes
-        learn:tuple=('images', 'lrs'),     # what distillation may change: any of 'images', 'lrs', 'labels' (soft only), 'stats' (those of bn='learned')
-        norm:Normalise|Vectors|None=None,  # normalisation the images live in, or the embedding of sentences; `distill` fills it in
-        init:dict|None=None,               # the initial weights, for a fixed initialisation; `distill` fills it in
+        learn:tuple=('images', 'lrs'),     # what is learned: any of 'images', 'lrs', 'labels', 'stats'
+        norm:Normalise|Vectors|None=None,  # what the images are normalised by, or the embedding of sentences
+        init:dict|None=None,               # the initial weights, for a fixed initialisation
         meta:dict|None=None,               # JSON-able facts saved with S: data set, network, seed, result
-        order:Tensor|None=None,            # (T, b) integers: the examples of each inner step, counted step after step; None: the paper's order
-        bn:str='tracked',                  # where BatchNorm's statistics come from, for networks that have it: one of BN_POLICIES
+        order:Tensor|None=None,            # (T, b) integers: the examples of each step; None: as in the paper
+        bn:str='tracked',                  # where BatchNorm's statistics come from: one of BN_POLICIES
         stats:dict|None=None,              # what that policy needs: name -> tensor, filled in by `with_bn`
-        label_form:str='plain',            # soft labels are used as they are ('plain'), or are the softmax of what is given and learned ('softmax')
+        label_form:str='plain',            # soft labels: 'plain', as they are given, or 'softmax' of that
     ):
         if not torch.is_tensor(images) or not images.is_floating_point():
-            raise TypeError(f'images must be a float tensor, got {getattr(images, "dtype", type(images).__name__)}')
-        if images.dim() < 3: raise ValueError(f'images must have shape (steps, n, ...), got {tuple(images.shape)}')
+            raise TypeError('images must be a float tensor, got '
+                            f'{getattr(images, "dtype", type(images).__name__)}')
+        if images.dim() < 3:
+            raise ValueError(f'images must have shape (steps, n, ...), got {tuple(images.shape)}')
         if 0 in images.shape: raise ValueError(f'images must not be empty, got shape {tuple(images.shape)}')
         if not torch.isfinite(images).all(): raise ValueError('images must be finite, got NaN or infinity')
-        if not torch.is_tensor(labels): raise TypeError(f'labels must be a tensor, got {type(labels).__name__}')
+        if not torch.is_tensor(labels):
+            raise TypeError(f'labels must be a tensor, got {type(labels).__name__}')
         if labels.shape[:2] != images.shape[:2]:
-            raise ValueError(f'labels must begin with the (steps, n) of images {tuple(images.shape[:2])}, got shape {tuple(labels.shape)}')
+            raise ValueError(f'labels must begin with the (steps, n) of images {tuple(images.shape[:2])}, '
+                             f'got shape {tuple(labels.shape)}')
         _check_count('epochs', epochs)
         if labels.dim() == 2:
-            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool: raise TypeError(f'hard labels must be integers, got {labels.dtype}')
+            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+                raise TypeError(f'hard labels must be integers, got {labels.dtype}')
             labels = labels.long()
             n_classes = int(labels.max()) + 1 if n_classes is None else n_classes
             if labels.min() < 0 or labels.max() >= n_classes:
-                raise ValueError(f'labels must lie in 0..{n_classes-1}, got {int(labels.min())}..{int(labels.max())}')
+                raise ValueError(f'labels must lie in 0..{n_classes-1}, got '
+                                 f'{int(labels.min())}..{int(labels.max())}')
         elif labels.dim() == 3 and labels.is_floating_point():
             n_classes = labels.shape[2] if n_classes is None else n_classes
-            if labels.shape[2] != n_classes: raise ValueError(f'soft labels must have {n_classes} columns, got {labels.shape[2]}')
-            if not torch.isfinite(labels).all(): raise ValueError('labels must be finite, got NaN or infinity')
-        else: raise ValueError(f'labels must be (steps, n) integers or (steps, n, classes) floats, got {labels.dtype} {tuple(labels.shape)}')
+            if labels.shape[2] != n_classes:
+                raise ValueError(f'soft labels must have {n_classes} columns, got {labels.shape[2]}')
+            if not torch.isfinite(labels).all():
+                raise ValueError('labels must be finite, got NaN or infinity')
+        else:
+            raise ValueError('labels must be (steps, n) integers or (steps, n, classes) floats, got '
+                             f'{labels.dtype} {tuple(labels.shape)}')
         _check_count('n_classes', n_classes, 2)
-        if label_form not in LABEL_FORMS: raise ValueError(f'label_form must be one of {", ".join(LABEL_FORMS)}, got {label_form!r}')
-        if label_form != 'plain' and labels.dim() == 2: raise ValueError(f"label_form must be 'plain' for integer labels, got {label_form!r}")
-        if isinstance(learn, str) or not isinstance(learn, (tuple, list)): raise TypeError(f'learn must be a tuple of names, got {learn!r}')
-        if (bad := set(map(str, learn)) - {'images', 'lrs', 'labels', 'stats'}): raise ValueError(f"learn may name 'images', 'lrs', 'labels' and 'stats', got {sorted(bad)[0]!r}")
+        if label_form not in LABEL_FORMS:
+            raise ValueError(f'label_form must be one of {", ".join(LABEL_FORMS)}, got {label_form!r}')
+        if label_form != 'plain' and labels.dim() == 2:
+            raise ValueError(f"label_form must be 'plain' for integer labels, got {label_form!r}")
+        if isinstance(learn, str) or not isinstance(learn, (tuple, list)):
+            raise TypeError(f'learn must be a tuple of names, got {learn!r}')
+        if (bad := set(map(str, learn)) - {'images', 'lrs', 'labels', 'stats'}):
+            raise ValueError(f"learn may name 'images', 'lrs', 'labels' and 'stats', got {sorted(bad)[0]!r}")
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
-        if (bn in ('learned', 'calibrated')) != bool(stats): raise ValueError(f"stats must be given for bn='learned' and 'calibrated' alone, got {'some' if stats else 'none'} for {bn!r}: see with_bn")
-        if 'stats' in learn and bn != 'learned': raise ValueError(f"learn may name 'stats' with bn='learned' only, got bn={bn!r}")
+        if (bn in ('learned', 'calibrated')) != bool(stats):
+            raise ValueError("stats must be given for bn='learned' and 'calibrated' alone, got "
+                             f"{'some' if stats else 'none'} for {bn!r}: see with_bn")
+        if 'stats' in learn and bn != 'learned':
+            raise ValueError(f"learn may name 'stats' with bn='learned' only, got bn={bn!r}")
         for k,v in (stats or {}).items():
-            if not torch.is_tensor(v) or not v.is_floating_point(): raise TypeError(f"stats must be float tensors, got {getattr(v, 'dtype', type(v).__name__)} for {k!r}")
+            if not torch.is_tensor(v) or not v.is_floating_point():
+                raise TypeError(f"stats must be float tensors, got {getattr(v, 'dtype', type(v).__name__)} "
+                                f"for {k!r}")
             want = images.shape[2:] if bn == 'calibrated' else v.shape[-1:]
-            if (bn == 'calibrated') != (k == 'images') or v.dim() != 1 + (bn == 'calibrated')*len(want) or v.shape[-len(want):] != want or not torch.isfinite(v).all():
-                raise ValueError(f"stats must be finite, for 'learned' vectors by the names of buffers and for 'calibrated' examples named 'images', got {k!r} of shape {tuple(v.shape)} for {bn!r}")
-        if 'labels' in learn and labels.dim() == 2: raise ValueError("learn: hard labels cannot be learned, got 'labels' with integer labels")
+            misfit = v.dim() != 1 + (bn == 'calibrated')*len(want) or v.shape[-len(want):] != want
+            if (bn == 'calibrated') != (k == 'images') or misfit or not torch.isfinite(v).all():
+                raise ValueError("stats must be finite, for 'learned' vectors by the names of buffers and "
+                                 f"for 'calibrated' examples named 'images', got {k!r} of shape "
+                                 f"{tuple(v.shape)} for {bn!r}")
+        if 'labels' in learn and labels.dim() == 2:
+            raise ValueError("learn: hard labels cannot be learned, got 'labels' with integer labels")
         steps,n_examples = images.shape[0],images.shape[0]*images.shape[1]
         if order is None: n_lr,of = epochs*steps,'epochs * steps'
         else:
             order = _check_order(order, n_examples)
             n_lr,of,epochs = len(order),'rows of order',-(-order.numel()//n_examples)
         try: lrs = torch.as_tensor(lr, dtype=images.dtype, device=images.device)
-        except (TypeError, ValueError, RuntimeError) as e: raise TypeError(f'lr must be a number or a tensor of numbers, got {lr!r}') from e
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise TypeError(f'lr must be a number or a tensor of numbers, got {lr!r}') from e
         if lrs.dim() == 0: lrs = lrs.expand(n_lr)
-        if lrs.shape != (n_lr,): raise ValueError(f'lr must be one number or have shape ({n_lr},) = ({of},), got {tuple(lrs.shape)}')
-        def own(t): return t.detach().clone(memory_format=torch.contiguous_format)   # so that `flatten(0, 1)` is a view
-        self.images,self.raw_labels,self.raw_lrs,self.label_form = own(images),own(labels),own(inv_softplus(lrs)),label_form
+        if lrs.shape != (n_lr,):
+            raise ValueError(f'lr must be one number or have shape ({n_lr},) = ({of},), got '
+                             f'{tuple(lrs.shape)}')
+        def own(t):   # contiguous, so that `flatten(0, 1)` is a view
+            return t.detach().clone(memory_format=torch.contiguous_format)
+        self.images,self.raw_labels,self.label_form = own(images),own(labels),label_form
+        self.raw_lrs = own(inv_softplus(lrs))
         self.steps,self.epochs,self.n_classes,self.learn = steps,epochs,n_classes,tuple(learn)
         self.inner,self.norm,self.init,self.meta = as_inner(inner),norm,init,dict(meta or {})
         self.order = None if order is None else order.to(images.device, copy=True)
@@ -157,52 +201,74 @@ class Synthetic:
         for t in self.parameters(): t.requires_grad_()
 
     @property
-    def lrs(self) -> Tensor: "Step sizes, `(n_steps,)`, positive."; return F.softplus(self.raw_lrs)
+    def lrs(self) -> Tensor:
+        "Step sizes, `(n_steps,)`, positive."
+        return F.softplus(self.raw_lrs)
     @property
-    def labels(self) -> Tensor: "Labels, `(steps, n)` long or `(steps, n, classes)` float."; return self.raw_labels.softmax(-1) if self.label_form == 'softmax' else self.raw_labels
+    def labels(self) -> Tensor:
+        "Labels, `(steps, n)` long or `(steps, n, classes)` float."
+        return self.raw_labels.softmax(-1) if self.label_form == 'softmax' else self.raw_labels
     @property
-    def shape(self) -> tuple: "Shape of one example."; return tuple(self.images.shape[2:])
+    def shape(self) -> tuple:
+        "Shape of one example."
+        return tuple(self.images.shape[2:])
     @property
     def n_steps(self) -> int:
         "Inner steps in all: T = epochs * steps, or the rows of `order`."
         return self.epochs*self.steps if self.order is None else len(self.order)
-    def __len__(self): "Number of distinct examples: what a storage budget counts."; return self.images.shape[0]*self.images.shape[1]
+    def __len__(self):
+        "Number of distinct examples: what a storage budget counts."
+        return self.images.shape[0]*self.images.shape[1]
 
     def named_parameters(self) -> dict:
-        "The tensors that distillation learns, by name; step sizes and labels appear as `raw_lrs` and `raw_labels`, before softplus and softmax."
-        own = {k: getattr(self, k) for n,k in (('images', 'images'), ('labels', 'raw_labels'), ('lrs', 'raw_lrs')) if n in self.learn}
+        """The tensors that distillation learns, by name; step sizes and labels appear as `raw_lrs` and
+        `raw_labels`, before softplus and softmax."""
+        kept = ('images', 'images'),('labels', 'raw_labels'),('lrs', 'raw_lrs')
+        own = {k: getattr(self, k) for n,k in kept if n in self.learn}
         return own | ({f'stats.{k}': v for k,v in self.stats.items()} if 'stats' in self.learn else {})
-    def parameters(self) -> list: "The tensors that distillation learns."; return list(self.named_parameters().values())
+    def parameters(self) -> list:
+        "The tensors that distillation learns."
+        return list(self.named_parameters().values())
     def set_parameter(self, name:str, t:Tensor):
         "Put another tensor in the place of the one that `named_parameters` gives that name."
         if name.startswith('stats.'): self.stats = {**self.stats, name[6:]: t}
         else: setattr(self, name, t)
 
     def running_stats(self) -> dict:
-        "The learned statistics of BatchNorm, by the names of its buffers; variances are positive by construction."
-        return {k: F.softplus(v) if k.endswith('var') else v for k,v in self.stats.items()} if self.bn == 'learned' else {}
+        """The learned statistics of BatchNorm, by the names of its buffers; variances are positive by
+        construction."""
+        if self.bn != 'learned': return {}
+        return {k: F.softplus(v) if k.endswith('var') else v for k,v in self.stats.items()}
 
     def batch(self,
         t:int,   # inner step, 0 .. n_steps - 1
     ) -> tuple:  # images (n, ...), labels (n,) or (n, classes), step size (); b in place of n with an `order`
-        "What inner step `t` trains on: the examples `order[t]` or, in the paper's fixed order, step `t % steps` of epoch `t // steps`."
+        """What inner step `t` trains on: the examples `order[t]` or, in the paper's fixed order, step
+        `t % steps` of epoch `t // steps`."""
         if self.order is None: return self.images[t % self.steps], self.labels[t % self.steps], self.lrs[t]
         i = self.order[t]
-        return self.images.flatten(0, 1).index_select(0, i), self.labels.flatten(0, 1).index_select(0, i), self.lrs[t]
+        x,y = self.images.flatten(0, 1),self.labels.flatten(0, 1)
+        return x.index_select(0, i), y.index_select(0, i), self.lrs[t]
 
     def __repr__(self):
         lrs = self.lrs.detach()
         kind = 'hard' if self.raw_labels.dim() == 2 else 'soft' if self.label_form == 'plain' else 'softmax'
         name = self.meta.get('data', {}).get('name')
         def count(n, one, many): return f'{n} {one if n == 1 else many}'
-        if self.order is None: plan = f"{count(self.steps, 'step', 'steps')} x {count(self.epochs, 'epoch', 'epochs')}"
+        if self.order is None:
+            plan = f"{count(self.steps, 'step', 'steps')} x {count(self.epochs, 'epoch', 'epochs')}"
         else: plan = f"{count(len(self.order), 'minibatch', 'minibatches')} of {self.order.shape[1]}"
-        return (f"Synthetic({len(self)} examples {'x'.join(map(str, self.shape))}, {self.n_classes} classes, {kind} labels, "
-                f"{plan}, {self.inner.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}" + (f', BatchNorm {self.bn}' if self.bn != 'tracked' else '') + (f', for {name}' if name else '') + ')')
+        shape = 'x'.join(map(str, self.shape))
+        bn = f', BatchNorm {self.bn}' if self.bn != 'tracked' else ''
+        made_for = f', for {name}' if name else ''
+        return (f"Synthetic({len(self)} examples {shape}, {self.n_classes} classes, {kind} labels, {plan}, "
+                f"{self.inner.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}{bn}{made_for})")
 
 # %% ../nbs/02_synthetic.ipynb #ec09426c
 def _labels(n_classes, ipc, steps):
-    _check_count('n_classes', n_classes, 2); _check_count('ipc', ipc); _check_count('steps', steps)
+    _check_count('n_classes', n_classes, 2)
+    _check_count('ipc', ipc)
+    _check_count('steps', steps)
     return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
 
 @patch(cls_method=True)
@@ -246,8 +312,7 @@ def _deal(data, labels, seed):
         more = len(short) - 1
         more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
         warnings.warn(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each '
-                      'of them is used '
-                      'at least once, and some again', stacklevel=4)
+                      f'of them is used at least once, and some again', stacklevel=4)
     return out,need
 
 def _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
@@ -282,9 +347,10 @@ def real(cls:Synthetic,
     seed:int=0,         # which examples
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
-    """Random training examples, `ipc` per class and step: distinct ones, or with a warning all of a class that
-    has too few, and some again."""
-    return _from_data(cls, data, lambda i, need, take: take(i[:need]), ipc, steps, epochs, lr, inner, seed, **kwargs)
+    """Random training examples, `ipc` per class and step: distinct ones, or with a warning all of a class
+    that has too few, and some again."""
+    def first(i, need, take): return take(i[:need])
+    return _from_data(cls, data, first, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
 def means(cls:Synthetic,
@@ -297,8 +363,11 @@ def means(cls:Synthetic,
     seed:int=0,         # which examples go into which mean
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
-    "Class means. For more than one a class, its training examples are dealt into that many random groups and each group is averaged."
-    def averages(i, need, take): return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in i.tensor_split(need)])
+    """Class means. For more than one a class, its training examples are dealt into that many random groups
+    and each group is averaged."""
+    def averages(i, need, take):
+        groups = i.tensor_split(need)
+        return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in groups])
     return _from_data(cls, data, averages, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
@@ -312,7 +381,8 @@ def kmeans(cls:Synthetic,
     seed:int=0,         # of the centres to begin with (k-means++)
     **kwargs,           # passed to `Synthetic`
 ) -> Synthetic:
-    "The k-means centres of each class, in the space of normalised examples, by scikit-learn; for one a class they are the class means."
+    """The k-means centres of each class, in the space of normalised examples, by scikit-learn; for one a
+    class they are the class means."""
     from sklearn.cluster import KMeans
     def centres(i, need, take):
         x = take(i)
@@ -365,7 +435,9 @@ def display_images(self:Synthetic) -> Tensor:  # (steps, n, ...) float on the CP
 
 # %% ../nbs/02_synthetic.ipynb #d87e7e30
 @patch(as_prop=True)
-def class_names(self:Synthetic) -> list: "Names of the classes: those of the data that S was made for, or their numbers."; return self.meta.get('data', {}).get('classes') or [str(c) for c in range(self.n_classes)]
+def class_names(self:Synthetic) -> list:
+    "Names of the classes: those of the data that S was made for, or their numbers."
+    return self.meta.get('data', {}).get('classes') or [str(c) for c in range(self.n_classes)]
 
 @patch
 def label_text(self:Synthetic,
@@ -395,13 +467,18 @@ def show(self:Synthetic,
     x = self.display_images()
     if title is None:
         lrs = self.lrs.detach().tolist()
-        title = 'step sizes ' + ', '.join(f'{v:.3g}' for v in lrs[:6]) + (f', ... ({len(lrs)} in all)' if len(lrs) > 6 else '')
+        more = f', ... ({len(lrs)} in all)' if len(lrs) > 6 else ''
+        title = 'step sizes ' + ', '.join(f'{v:.3g}' for v in lrs[:6]) + more
     if not self.is_image:
         fig = figure(8, min(8, .25*len(self) + 1))
         ax = fig.subplots()
-        im = ax.imshow(x.reshape(len(self), -1).numpy(), aspect='auto', cmap='cividis', interpolation='nearest')
-        if len(self) <= 40: ax.set_yticks(range(len(self)), [self.label_text(s, i) for s in range(self.steps) for i in range(x.shape[1])], parse_math=False)
-        ax.set(title=title, xlabel='feature', ylabel='label'); fig.colorbar(im)
+        flat = x.reshape(len(self), -1).numpy()
+        im = ax.imshow(flat, aspect='auto', cmap='cividis', interpolation='nearest')
+        if len(self) <= 40:
+            texts = [self.label_text(s, i) for s in range(self.steps) for i in range(x.shape[1])]
+            ax.set_yticks(range(len(self)), texts, parse_math=False)
+        ax.set(title=title, xlabel='feature', ylabel='label')
+        fig.colorbar(im)
         return fig
     n = x.shape[1]
     cols = min(n, self.n_classes if self.n_classes <= 20 else 10)
@@ -440,13 +517,14 @@ def folder_names(
     return names if distinct and plain else [f'{i}_{n.strip()[:50]}' for i,n in enumerate(names)]
 
 @patch
-def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, normalised, step after step
-    """All examples as an ordinary `TensorDataset`; the order and the step sizes that they were made for are
-    not in it."""
-    return torch.utils.data.TensorDataset(self.images.detach().flatten(0, 1).cpu(), self.labels.detach().flatten(0, 1).cpu())
+def to_dataset(self:Synthetic) -> torch.utils.data.TensorDataset:  # (image, label) pairs, step after step
+    """All examples, normalised, as an ordinary `TensorDataset`; the order and the step sizes that they were
+    made for are not in it."""
+    x,y = self.images.detach().flatten(0, 1),self.labels.detach().flatten(0, 1)
+    return torch.utils.data.TensorDataset(x.cpu(), y.cpu())
 
 # %% ../nbs/02_synthetic.ipynb #64e5592f
-SCALE_FILE = 'scale.json'          # in a folder of pictures: what their darkest and their brightest level stand for
+SCALE_FILE = 'scale.json'          # in a folder of pictures: what black and white stand for
 LABELS_FILE = 'soft_labels.json'   # and soft labels, by the name of the picture
 
 @patch
@@ -474,11 +552,11 @@ def _lost(self:Synthetic, x:Tensor) -> float:
 @patch
 def to_image_folder(self:Synthetic,
     path:str|Path,           # folder to create; must not exist or be empty
-    scale:tuple|None=None,   # (low, high): what becomes black and white, the rest is cut off; None: wide enough
+    scale:tuple|None=None,   # (low, high): what becomes black and white, the rest cut off; None: wide enough
 ) -> Path:                   # the folder
-    """Write `path/<class>/step<s>_<i>.png`, normalisation undone, gray images as gray ones. An image with a soft label
-    lies under the largest, and the labels in a file beside. Raises ValueError for examples that are not images, or if
-    `path` holds anything."""
+    """Write `path/<class>/step<s>_<i>.png`, normalisation undone, gray images as gray ones. An image with a
+    soft label lies under the largest, and the labels in a file beside. Raises ValueError for examples that
+    are not images, or if `path` holds anything."""
     from PIL import Image
     path = Path(path)
     if not self.is_image:
@@ -491,8 +569,8 @@ def to_image_folder(self:Synthetic,
     x = ((x - low)/(high - low)*255).clamp(0, 255).round().to(torch.uint8).movedim(2, -1)
     lost = self._lost(x.movedim(-1, 2).float()/255*(high - low) + low)
     if lost > .05:
-        warnings.warn(f'these pictures are {lost:.0%} off the images, as networks see them: 256 levels from {low:.3g} to '
-                      f'{high:.3g} are too coarse, or too narrow', stacklevel=2)
+        warnings.warn(f'these pictures are {lost:.0%} off the images, as networks see them: 256 levels from '
+                      f'{low:.3g} to {high:.3g} are too coarse, or too narrow', stacklevel=2)
     soft = self.labels.detach().cpu()
     y = soft if soft.dim() == 2 else soft.argmax(-1)
     a,b = len(str(self.steps - 1)),len(str(x.shape[1] - 1))   # so that the names sort as the images stand
@@ -502,7 +580,8 @@ def to_image_folder(self:Synthetic,
         path.mkdir(parents=True, exist_ok=True)
         if (low, high) != (0, 1) or self.norm is None:
             (path/SCALE_FILE).write_text(json.dumps(dict(scale=[low, high], normalised=self.norm is None)))
-        if soft.dim() == 3: (path/LABELS_FILE).write_text(json.dumps({name(s, i): soft[s, i].tolist() for s,i in each}))
+        if soft.dim() == 3:
+            (path/LABELS_FILE).write_text(json.dumps({name(s, i): soft[s, i].tolist() for s,i in each}))
         for s,i in each:
             folder = path/folders[int(y[s, i])]
             folder.mkdir(exist_ok=True)
@@ -514,16 +593,18 @@ def to_image_folder(self:Synthetic,
 @patch
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
-    batch_size:int|None=None,   # examples a step afterwards; must divide the number of examples; by default as before
+    batch_size:int|None=None,   # examples a step afterwards, a divisor of their number; None: as before
 ) -> Synthetic:                 # a copy without `order`; its step sizes are this set's mean step size
-    "The same examples as ordinary shuffled minibatches: the order they were made for is gone, and every step uses the mean of the step sizes."
+    """The same examples as ordinary shuffled minibatches: the order they were made for is gone, and every
+    step uses the mean of the step sizes."""
     before = self.images if self.order is None else self.order
     n = before.shape[1] if batch_size is None else batch_size
     _check_count('batch_size', n)
     if len(self) % n: raise ValueError(f'batch_size must divide the {len(self)} examples, got {n}')
     perm = torch.randperm(len(self), generator=_seeded(seed)).to(self.images.device)
     def deal(t): return t.detach().flatten(0, 1)[perm].reshape(-1, n, *t.shape[2:])
-    return self.changed(images=deal(self.images), labels=deal(self.raw_labels), label_form=self.label_form, lr=float(self.lrs.detach().mean()), order=None)
+    return self.changed(images=deal(self.images), labels=deal(self.raw_labels), label_form=self.label_form,
+                        lr=float(self.lrs.detach().mean()), order=None)
 
 @patch
 def changed(self:Synthetic,
@@ -531,8 +612,11 @@ def changed(self:Synthetic,
 ) -> Synthetic:       # a new set
     "A deep copy with some of its arguments changed; it shares no tensor with this set."
     if 'labels' in kw: kw = dict(label_form='plain', **kw) if 'label_form' not in kw else kw
-    own = dict(images=self.images, labels=self.raw_labels, label_form=self.label_form, n_classes=self.n_classes, epochs=self.epochs, lr=self.lrs.detach(), inner=self.inner, learn=self.learn, norm=self.norm,
-               init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta), order=self.order, bn=self.bn, stats=self.stats)   # the other tensors are copied by the constructor
+    # the tensors that are not copied here are copied by the constructor
+    own = dict(images=self.images, labels=self.raw_labels, label_form=self.label_form,
+               n_classes=self.n_classes, epochs=self.epochs, lr=self.lrs.detach(), inner=self.inner,
+               learn=self.learn, norm=self.norm, init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta),
+               order=self.order, bn=self.bn, stats=self.stats)
     return Synthetic(**{**own, **kw})
 
 @patch
@@ -565,14 +649,17 @@ def to(self:Synthetic,
 @patch
 def minibatches(self:Synthetic,
     batch_size:int,                 # examples a step; must divide the number of examples
-    epochs:int|None=None,           # passes over all examples, each in an order of its own; by default as before
+    epochs:int|None=None,           # passes over all examples, each in an order of its own; None: as before
     seed:int=0,                     # of the permutations
-    lr:float|Tensor|None=None,      # step size(s): one number, or (epochs * len(self) / batch_size,); by default the mean of the present ones
+    lr:float|Tensor|None=None,      # one step size, or (epochs * len(self) / batch_size,); None: the mean
 ) -> Synthetic:                     # a copy with the same examples and an `order`
-    "Train on shuffled minibatches: every epoch deals all examples anew. Raises ValueError if `batch_size` does not divide their number."
+    """Train on shuffled minibatches: every epoch deals all examples anew. The step size is the mean of the
+    present ones where none is given. Raises ValueError if `batch_size` does not divide their number."""
     epochs = self.epochs if epochs is None else epochs
-    _check_count('batch_size', batch_size); _check_count('epochs', epochs)
-    if len(self) % batch_size: raise ValueError(f'batch_size must divide the {len(self)} examples, got {batch_size}')
+    _check_count('batch_size', batch_size)
+    _check_count('epochs', epochs)
+    if len(self) % batch_size:
+        raise ValueError(f'batch_size must divide the {len(self)} examples, got {batch_size}')
     g = _seeded(seed)
     order = torch.cat([torch.randperm(len(self), generator=g) for _ in range(epochs)]).reshape(-1, batch_size)
     return self.changed(epochs=epochs, lr=float(self.lrs.detach().mean()) if lr is None else lr, order=order)
@@ -587,19 +674,24 @@ def _digest(tensors, head=''):
     h = hashlib.sha256(head.encode())
     for k in sorted(tensors):
         t = tensors[k].contiguous()
-        h.update(f'{k}:{t.dtype}:{tuple(t.shape)};'.encode()); h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b'')
+        h.update(f'{k}:{t.dtype}:{tuple(t.shape)};'.encode())
+        h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b'')
     return h.hexdigest()
 
 def write_atomic(
     path:str|Path,  # file to write or replace
     blob:bytes,     # its contents
 ):
-    "Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed. Raises ValueError if that is not possible."
+    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed. Raises
+    ValueError if that is not possible."""
     path = Path(path)
     tmp = None
     try:
         fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-        with os.fdopen(fd, 'wb') as f: f.write(blob); f.flush(); os.fsync(f.fileno())
+        with os.fdopen(fd, 'wb') as f:
+            f.write(blob)
+            f.flush()
+            os.fsync(f.fileno())
         os.chmod(tmp, 0o666 & ~_umask())
         if path.is_dir(): raise IsADirectoryError(21, 'it is a folder')
         os.replace(tmp, path)
@@ -608,7 +700,8 @@ def write_atomic(
         raise ValueError(f'path {str(path)!r} cannot be written: {e.strerror or e}') from e
 
 def _umask():
-    m = os.umask(0); os.umask(m)
+    m = os.umask(0)
+    os.umask(m)
     return m
 
 def write_tensors(
@@ -617,7 +710,8 @@ def write_tensors(
     head:dict,      # JSON-able
     kind:str,       # what it is: one of KINDS
 ):
-    "Write tensors and a header as one safetensors file, whole or not at all. Raises ValueError if the file cannot be written."
+    """Write tensors and a header as one safetensors file, whole or not at all. Raises ValueError if the file
+    cannot be written."""
     tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
     head = json.dumps(dict(head, format=FORMAT, kind=kind, dd_nb=__version__, torch=torch.__version__))
     write_atomic(path, st_save(tensors, {'dd_nb': head, 'sha256': _digest(tensors, head)}))
@@ -626,14 +720,17 @@ def write_tensors(
 def save(self:Synthetic,
     path:str|Path,  # file to write, by custom `*.safetensors`
 ) -> Path:          # the same path
-    "Save everything as one safetensors file. Raises ValueError if the file cannot be written; an old file of that name then stays as it was."
+    """Save everything as one safetensors file. Raises ValueError if the file cannot be written; an old file
+    of that name then stays as it was."""
     tensors = dict(images=self.images, labels=self.raw_labels, lrs=self.lrs, raw_lrs=self.raw_lrs)
     if self.order is not None: tensors['order'] = self.order
     tensors |= {f'stats.{k}': v for k,v in self.stats.items()}
-    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=asdict(self.inner), learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
+    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=asdict(self.inner),
+                learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
     if self.norm is not None: tensors |= {f'norm.{k}': v for k,v in self.norm.state().items()}
     if self.init is not None:
-        for part in ('params', 'buffers'): tensors |= {f'init.{part}.{k}': v for k,v in self.init.get(part, {}).items()}
+        for part in ('params', 'buffers'):
+            tensors |= {f'init.{part}.{k}': v for k,v in self.init.get(part, {}).items()}
         head['init'] = {k: v for k,v in self.init.items() if k not in ('params', 'buffers')}
     write_tensors(path, tensors, head, 'set')
     return Path(path)
@@ -656,24 +753,31 @@ def read_tensors(
         with open(path, 'rb') as f:
             size,n = os.fstat(f.fileno()).st_size,int.from_bytes(f.read(8), 'little')
             if size > limit: raise bad(f'it has {size} bytes, at most {limit} are read')
-            if n > _MAX_HEAD: raise bad(f'it is truncated, damaged or of another kind (a header of {n} bytes, at most {_MAX_HEAD} are read)')
+            if n > _MAX_HEAD:
+                raise bad(f'it is truncated, damaged or of another kind (a header of {n} bytes, at most '
+                          f'{_MAX_HEAD} are read)')
             f.seek(0)
             blob = f.read(size)   # once: what is checked below is what is used, whatever becomes of the file
         notes = parsed(blob[8:8 + n]).get('__metadata__') or {}
         if 'dd_nb' not in notes: raise bad('it has no dd_nb header')
         head = parsed(notes['dd_nb'])
-        if not isinstance(head, dict) or type(head.get('format')) is not int or head['format'] < 1: raise bad('its header names no format')
+        if not isinstance(head, dict) or type(head.get('format')) is not int or head['format'] < 1:
+            raise bad('its header names no format')
         if head['format'] > FORMAT:
-            raise ValueError(f'{str(path)!r} has format {head["format"]}, written by dd_nb {head.get("dd_nb")}; this dd_nb {__version__} reads formats up to {FORMAT}: '
+            raise ValueError(f'{str(path)!r} has format {head["format"]}, written by dd_nb '
+                             f'{head.get("dd_nb")}; this dd_nb {__version__} reads formats up to {FORMAT}: '
                              'upgrade with pip install -U dd_nb')
-        if head['format'] > 1 and head.get('kind') != kind: raise bad(f'it holds a {head.get("kind")}, not a {kind}')
+        if head['format'] > 1 and head.get('kind') != kind:
+            raise bad(f'it holds a {head.get("kind")}, not a {kind}')
         tensors = st_load(blob)
-        tensors = {k: tensors[k].clone() for k in sorted(tensors)}   # in one order, aligned: the same last bit
+        # in one order, and aligned, so that computing with them gives the same last bit
+        tensors = {k: tensors[k].clone() for k in sorted(tensors)}
     except (SafetensorError, KeyError, TypeError, AttributeError) as e:
         said = (str(e).splitlines() or [type(e).__name__])[0]
         raise bad(f'it is truncated, damaged or of another kind ({said})') from e
     except OSError as e: raise bad(e.strerror or str(e)) from e
-    want,got = (notes.get('sha256'),_digest(tensors, notes['dd_nb'])) if head['format'] > 1 else (head.get('sha256'),_digest(tensors))
+    if head['format'] > 1: want,got = notes.get('sha256'),_digest(tensors, notes['dd_nb'])
+    else: want,got = head.get('sha256'),_digest(tensors)
     if want != got: raise bad('its contents do not match their checksum, so it is damaged')
     return tensors,head
 
@@ -681,23 +785,34 @@ def read_tensors(
 def load(cls:Synthetic,
     path:str|Path,  # file written by `save`
 ) -> Synthetic:
-    "Load a saved set. Raises FileNotFoundError, or ValueError for a file that is truncated, damaged, not from dd_nb or from a later version."
+    """Load a saved set. Raises FileNotFoundError, or ValueError for a file that is truncated, damaged, not
+    from dd_nb or from a later version."""
     tensors,head = read_tensors(path)
     try:
         for k in ('images', 'lrs', 'raw_lrs'):
-            if not tensors[k].is_floating_point(): raise TypeError(f'{k} must be real floating-point numbers, got {tensors[k].dtype}')
-        if tensors['lrs'].dim() != 1: raise ValueError(f"lrs must have one dimension, got shape {tuple(tensors['lrs'].shape)}")
+            if not tensors[k].is_floating_point():
+                raise TypeError(f'{k} must be real floating-point numbers, got {tensors[k].dtype}')
+        if tensors['lrs'].dim() != 1:
+            raise ValueError(f"lrs must have one dimension, got shape {tuple(tensors['lrs'].shape)}")
         for k,v in tensors.items():
-            if v.is_floating_point() and not torch.isfinite(v).all(): raise ValueError(f'{k} must be finite, got NaN or infinity')
-        if not isinstance(head['meta'], dict): raise TypeError(f"meta must be an object, got {type(head['meta']).__name__}")
+            if v.is_floating_point() and not torch.isfinite(v).all():
+                raise ValueError(f'{k} must be finite, got NaN or infinity')
+        if not isinstance(head['meta'], dict):
+            raise TypeError(f"meta must be an object, got {type(head['meta']).__name__}")
         norm = {k[5:]: v for k,v in tensors.items() if k.startswith('norm.')}
         init = None
         if 'init' in head:
-            init = dict(head['init'], **{p: {k[len(p)+6:]: v for k,v in tensors.items() if k.startswith(f'init.{p}.')} for p in ('params', 'buffers')})
-        syn = cls(tensors['images'], tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'], head['inner'], tuple(head['learn']),
-                  norm_from_state(norm) if norm else None, init, head['meta'], tensors.get('order'),
-                  head.get('bn', 'tracked'), {k[6:]: v for k,v in tensors.items() if k.startswith('stats.')}, head.get('label_form', 'plain'))
+            parts = {p: {k[len(p)+6:]: v for k,v in tensors.items() if k.startswith(f'init.{p}.')}
+                     for p in ('params', 'buffers')}
+            init = dict(head['init'], **parts)
+        stats = {k[6:]: v for k,v in tensors.items() if k.startswith('stats.')}
+        syn = cls(tensors['images'], tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'],
+                  head['inner'], tuple(head['learn']), norm_from_state(norm) if norm else None, init,
+                  head['meta'], tensors.get('order'), head.get('bn', 'tracked'), stats,
+                  head.get('label_form', 'plain'))
         if tensors['raw_lrs'].shape != syn.raw_lrs.shape: raise ValueError('raw_lrs and lrs differ in shape')
-        syn.raw_lrs.data.copy_(tensors['raw_lrs'])   # exact, where softplus and back may differ in the last bit
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as e: raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {type(e).__name__} {(str(e).splitlines() or [""])[0]}') from e
+        syn.raw_lrs.data.copy_(tensors['raw_lrs'])   # exact: softplus and back may differ in the last bit
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as e:
+        raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {type(e).__name__} '
+                         f'{(str(e).splitlines() or [""])[0]}') from e
     return syn

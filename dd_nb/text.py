@@ -24,7 +24,8 @@ from .synthetic import Synthetic,_check_count,_seeded
 def words(
     text:str,  # a sentence
 ) -> list:     # its words and marks, in small letters
-    "Cut a sentence into words: letters and digits, with what follows an apostrophe apart, and each other mark by itself."
+    """Cut a sentence into words: letters and digits, with what follows an apostrophe apart, and each other
+    mark by itself."""
     return re.findall(r"'?\w+|[^\w\s]", text.lower())
 
 # %% ../nbs/11_text.ipynb #23e8e0de
@@ -48,14 +49,19 @@ def ppmi_vectors(
     for t in texts:
         ids = [at[w] for w in words(t) if w in at]
         for i,a in enumerate(ids):
-            for j in range(max(0, i - window), i): rows += [a, ids[j]]; cols += [ids[j], a]; vals += [1/(i - j)]*2   # nearer words count more
+            for j in range(max(0, i - window), i):
+                rows += [a, ids[j]]
+                cols += [ids[j], a]
+                vals += [1/(i - j)]*2   # nearer words count more
     n = coo_matrix((vals, (rows, cols)), shape=(len(vocab),)*2).tocsr().tocoo()   # adds what is there twice
     word = np.bincount(n.row, n.data, len(vocab))
-    context = word**.75                                                            # common contexts are damped (Levy et al. 2015)
+    context = word**.75   # common contexts are damped (Levy et al. 2015)
     pmi = np.log(n.data*context.sum()/(word[n.row]*context[n.col]))
     keep = pmi > 0
     m = coo_matrix((pmi[keep], (n.row[keep], n.col[keep])), shape=n.shape).tocsr()
-    if len(vocab) < 3 or not m.nnz: raise ValueError(f'min_count must leave words that occur beside each other, got {min_count}, with which {len(vocab) - 1} are left: more sentences are needed')
+    if len(vocab) < 3 or not m.nnz:
+        raise ValueError(f'min_count must leave words that occur beside each other, got {min_count}, with '
+                         f'which {len(vocab) - 1} are left: more sentences are needed')
     u,d,_ = randomized_svd(m, min(dim, len(vocab) - 1), random_state=seed)
     v = u*np.sqrt(d)
     v /= v[1:].std()
@@ -76,7 +82,8 @@ def glove_vectors(
     texts,             # training sentences: words that do not occur in them are left out
     min_count:int=1,   # as are those that occur less often
 ) -> Vectors:
-    "Vectors from a file, such as glove.6B.100d.txt (Pennington et al. 2014). Raises FileNotFoundError, or ValueError for another kind of file."
+    """Vectors from a file, such as glove.6B.100d.txt (Pennington et al. 2014). Raises FileNotFoundError, or
+    ValueError for another kind of file."""
     if not Path(path).is_file(): raise FileNotFoundError(f'there is no file {str(path)!r}')
     want,found = set(_vocabulary(texts, min_count)) - {''},{}
     with open(path, encoding='utf-8') as f:
@@ -84,8 +91,12 @@ def glove_vectors(
             w,*v = line.rstrip().split(' ')
             if w not in want: continue
             try: found[w] = [float(a) for a in v]
-            except ValueError as e: raise ValueError(f'path {str(path)!r} must hold a word and numbers in every line, not as in line {i+1}') from e
-    if not found or len({len(v) for v in found.values()}) > 1 or not len(next(iter(found.values()))): raise ValueError(f'path {str(path)!r} must hold vectors of one length for words that occur in the data')
+            except ValueError as e:
+                raise ValueError(f'path {str(path)!r} must hold a word and numbers in every line, not as in '
+                                 f'line {i+1}') from e
+    if not found or len({len(v) for v in found.values()}) > 1 or not len(next(iter(found.values()))):
+        raise ValueError(f'path {str(path)!r} must hold vectors of one length for words that occur in the '
+                         'data')
     vocab = ['', *sorted(found)]
     dim = len(found[vocab[1]])
     return Vectors(vocab, torch.tensor([[0.]*dim, *(found[w] for w in vocab[1:])]), f'{Path(path).name}')
@@ -97,7 +108,8 @@ def _lines(path, encoding='utf-8'):
     try:
         # splitlines would also split within a sentence
         return [l for l in path.read_text(encoding=encoding).split('\n') if l.strip()]
-    except UnicodeDecodeError as e: raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e})') from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{str(path)!r} must be a text file in UTF-8 ({e})') from e
 
 TREC = dict(ABBR='abbreviation', DESC='description', ENTY='entity', HUM='human', LOC='location', NUM='number')
 
@@ -111,7 +123,8 @@ def _sst5(root):
     def part(name):
         pairs = [l.split(' ', 1) for l in _lines(root/'sst'/'fine'/name)]
         return [t for _,t in pairs],[int(y) for y,_ in pairs]
-    return part('sentiment-train'),part('sentiment-test'),['very negative', 'negative', 'neutral', 'positive', 'very positive']
+    classes = ['very negative', 'negative', 'neutral', 'positive', 'very positive']
+    return part('sentiment-train'),part('sentiment-test'),classes
 
 def _sst2(root):
     def part(name):
@@ -121,12 +134,14 @@ def _sst2(root):
 
 def _imdb(root):
     def part(name):
-        files = [(f, y) for y,c in enumerate(('neg', 'pos')) for f in sorted((root/'aclImdb'/name/c).glob('*.txt'))]
+        folders = [(y, root/'aclImdb'/name/c) for y,c in enumerate(('neg', 'pos'))]
+        files = [(f, y) for y,folder in folders for f in sorted(folder.glob('*.txt'))]
         if not files: raise FileNotFoundError(f"there are no reviews in {str(root/'aclImdb'/name)!r}")
         return [f.read_text(encoding='utf-8').replace('<br />', ' ') for f,_ in files],[y for _,y in files]
     return part('train'),part('test'),['negative', 'positive']
 
-TEXTS = {'trec': (_trec, 20), 'sst5': (_sst5, 30), 'sst2': (_sst2, 20), 'imdb': (_imdb, 200)}   # name -> reader, and words a sentence
+# name -> reader, and words a sentence
+TEXTS = {'trec': (_trec, 20), 'sst5': (_sst5, 30), 'sst2': (_sst2, 20), 'imdb': (_imdb, 200)}
 
 def data_from_texts(
     train,             # training sentences
@@ -143,8 +158,11 @@ def data_from_texts(
     dtype=torch.float32, # of the vectors
     seed:int=0,        # of the embedding
 ) -> Data:             # examples of shape (length, dim)
-    "Sentences as rows of vectors. Raises ValueError for an unknown embedding, or for labels that are not class numbers from 0, each with a training sentence."
-    _check_count('length', length); _check_count('dim', dim); _check_count('min_count', min_count)
+    """Sentences as rows of vectors. Raises ValueError for an unknown embedding, or for labels that are not
+    class numbers from 0, each with a training sentence."""
+    _check_count('length', length)
+    _check_count('dim', dim)
+    _check_count('min_count', min_count)
     if embedding == 'ppmi': v = ppmi_vectors(train, dim, min_count=min_count, seed=seed)
     elif embedding == 'random': v = random_vectors(train, dim, min_count, seed)
     elif isinstance(embedding, Vectors): v = embedding
@@ -157,10 +175,13 @@ def data_from_texts(
             k = [at[w] for w in words(t) if w in at][:length]
             row[:len(k)] = torch.tensor(k, dtype=torch.int32)
         return out
-    parts = [(ids(t), _check_y(torch.as_tensor(y), n, len(t), 'texts')) for t,y,n in ((train, y_train, 'y_train'), (test, y_test, 'y_test'))]
+    given = (train, y_train, 'y_train'),(test, y_test, 'y_test')
+    parts = [(ids(t), _check_y(torch.as_tensor(y), n, len(t), 'texts')) for t,y,n in given]
     y,k = parts[0][1],len(classes) if classes else int(parts[0][1].max()) + 1
     for c in range(max(k, *(int(y.max()) + 1 for _,y in parts))):
-        if c >= k or not (y == c).any(): raise ValueError(f'y_train must hold every class from 0 to {k - 1} and y_test no other, got none of class {c} in y_train')
+        if c >= k or not (y == c).any():
+            raise ValueError(f'y_train must hold every class from 0 to {k - 1} and y_test no other, got none '
+                             f'of class {c} in y_train')
     dev = _check_device(device)
     splits = [_Split(x.to(dev), y.to(dev)) for x,y in parts]
     data = Data(*splits, name, classes or [str(c) for c in range(k)], v, dtype)
@@ -209,10 +230,10 @@ def load_text(
     name:str|Path,           # 'trec', 'sst5', 'sst2', 'imdb'; or a .tsv or .csv file of classes and sentences
     root:str|Path|None=None, # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     length:int|None=None,    # words a sentence; by default 20, 30 for SST-5 and 200 for IMDB
-    seed:int=0,              # of the embedding, and of a file's split: three tenths of its lines become the test split
+    seed:int=0,              # of the embedding, and of a file's split: three tenths of it are for testing
     header:bool|None=None,   # whether the first line of a file names its columns; None: by contents
     sep:str|None=None,       # what separates the two columns; None: a tab, or in a .csv file what does
-    **kwargs,                # further arguments of `data_from_texts`: embedding, dim, min_count, device, dtype
+    **kwargs,                # of `data_from_texts`: embedding, dim, min_count, device, dtype
 ) -> Data:
     """Sentences by name, or from a file. Raises ValueError for an unknown name, a line without a class or a
     first line that may be a header, and FileNotFoundError, saying where it looked, for a set that is
@@ -227,14 +248,16 @@ def load_text(
                              f'{len(classes)} and {len(y)} in all')
         n = min(round(.3*len(y)), len(y) - len(classes))
         parts = [([texts[i] for i in ix], y[ix]) for ix in _stratified(y, n, seed)]
-        return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes, seed=seed, **kwargs)
+        return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes,
+                               seed=seed, **kwargs)
     if key not in TEXTS:
         raise ValueError(f'name must be one of {", ".join(TEXTS)}, or a .tsv or .csv file, got {str(name)!r}')
     if header is not None or sep is not None:
         raise ValueError(f'header and sep must be left out for {key!r}, which is read as it is')
     read,default = TEXTS[key]
     (train,y),(test,yt),classes = read(_data_root(root))
-    return data_from_texts(train, y, test, yt, length=length or default, name=key, classes=classes, seed=seed, **kwargs)
+    return data_from_texts(train, y, test, yt, length=length or default, name=key, classes=classes, seed=seed,
+                           **kwargs)
 
 def _reader(name, root, device, dtype, norm, seed, length=None):
     "What `load_data` calls for a set of TEXTS"
@@ -243,8 +266,11 @@ READERS.update({k: _reader for k in TEXTS})   # `load_data` knows them now
 
 # %% ../nbs/11_text.ipynb #52120800
 class _Blind(nn.Module):
-    "Features of every word, gathered over the words alone: the largest, or the mean; 0 for a sentence without any."
-    def __init__(self, words, pool): super().__init__(); self.words,self.pool = words,pool
+    """Features of every word, gathered over the words alone: the largest, or the mean; 0 for a sentence
+    without any."""
+    def __init__(self, words, pool):
+        super().__init__()
+        self.words,self.pool = words,pool
     def forward(self, x):
         mask = (x != 0).any(-1)
         m = mask[..., None]
@@ -253,8 +279,12 @@ class _Blind(nn.Module):
         return h.masked_fill(~m, torch.finfo(h.dtype).min).amax(1).masked_fill(~m.any(1), 0)
 
 class _Windows(nn.Module):
-    "Convolutions along the sentence, which is padded on either side by half a window and so keeps its length."
-    def __init__(self, d, width, sizes, act): super().__init__(); self.convs,self.act = nn.ModuleList(nn.Conv1d(d, width, k, padding=k//2) for k in sizes),ACTS[act]()
+    """Convolutions along the sentence, which is padded on either side by half a window and so keeps its
+    length."""
+    def __init__(self, d, width, sizes, act):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(d, width, k, padding=k//2) for k in sizes)
+        self.act = ACTS[act]()
     def forward(self, x, mask): return self.act(torch.cat([c(x.mT) for c in self.convs], 1)).mT
 
 CELLS = dict(rnn=nn.RNN, gru=nn.GRU, lstm=nn.LSTM)   # recurrent layers by name
@@ -263,7 +293,8 @@ class _Both(nn.Module):
     "A recurrent layer over the words, and another over the words in reverse, from the last one on."
     def __init__(self, cell, d, width, both):
         super().__init__()
-        self.there,self.back = CELLS[cell](d, width, batch_first=True),CELLS[cell](d, width, batch_first=True) if both else None
+        self.there = CELLS[cell](d, width, batch_first=True)
+        self.back = CELLS[cell](d, width, batch_first=True) if both else None
     def forward(self, x, mask):
         there = self.there(x)[0]
         if self.back is None: return there
@@ -277,14 +308,21 @@ class _Attending(nn.Module):
     def __init__(self, length, d, width, heads, depth):
         super().__init__()
         self.into,self.place = nn.Linear(d, width),nn.Embedding(length, width)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, 2*width, dropout=0., activation='gelu', batch_first=True, norm_first=True) for _ in range(depth))
+        def layer():
+            return nn.TransformerEncoderLayer(width, heads, 2*width, dropout=0., activation='gelu',
+                                              batch_first=True, norm_first=True)
+        self.layers = nn.ModuleList(layer() for _ in range(depth))
     def forward(self, x, mask):
-        h,ignore = self.into(x) + self.place.weight,~mask & mask.any(1, keepdim=True)   # a sentence without words attends to what fills it up: to nothing at all would be NaN
+        h = self.into(x) + self.place.weight
+        # a sentence without words attends to what fills it up: attending to nothing at all would give NaN
+        ignore = ~mask & mask.any(1, keepdim=True)
         for layer in self.layers: h = layer(h, src_key_padding_mask=ignore)
         return h
 
 def _sentence(name, shape):
-    if len(shape) != 2: raise ValueError(f'{name} takes sentences: shape must be (words, numbers a word), got {tuple(shape)}.')
+    if len(shape) != 2:
+        raise ValueError(f'{name} takes sentences: shape must be (words, numbers a word), '
+                         f'got {tuple(shape)}.')
     return shape
 
 def _text_net(shape, n_classes, words, features, pool, project):
@@ -304,9 +342,13 @@ def TextCNN(
     gain:float=1.,         # factor on the weights
     seed:int|None=None,    # seed of the weights
 ) -> nn.Sequential:        # (N, *shape) -> (N, n_classes) logits
-    "Windows of several sizes over the words, as in Kim ([2014](https://arxiv.org/abs/1408.5882)). Raises ValueError for an example that is no sentence and for any argument out of range."
-    if not isinstance(sizes, (tuple, list)) or not sizes or any(not isinstance(k, int) or k < 1 or k % 2 == 0 for k in sizes): raise ValueError(f'sizes must be odd numbers of words, such as (1, 3, 5), got {sizes!r}.')
-    return _text_net(shape, n_classes, _Windows(_sentence('TextCNN', shape)[1], width, sizes, act), width*len(sizes), pool, project)
+    """Windows of several sizes over the words, as in Kim ([2014](https://arxiv.org/abs/1408.5882)). Raises
+    ValueError for an example that is no sentence and for any argument out of range."""
+    def odd(k): return isinstance(k, int) and k >= 1 and k % 2
+    if not isinstance(sizes, (tuple, list)) or not sizes or not all(map(odd, sizes)):
+        raise ValueError(f'sizes must be odd numbers of words, such as (1, 3, 5), got {sizes!r}.')
+    words = _Windows(_sentence('TextCNN', shape)[1], width, sizes, act)
+    return _text_net(shape, n_classes, words, width*len(sizes), pool, project)
 
 @network
 def TextRNN(
@@ -321,8 +363,10 @@ def TextRNN(
     gain:float=1.,         # factor on the weights
     seed:int|None=None,    # seed of the weights
 ) -> nn.Sequential:        # (N, *shape) -> (N, n_classes) logits
-    "A recurrent network over the words. Raises ValueError for an example that is no sentence and for any argument out of range."
-    return _text_net(shape, n_classes, _Both(_known('cell', cell, CELLS), _sentence('TextRNN', shape)[1], width, both), width*(1 + both), pool, project)
+    """A recurrent network over the words. Raises ValueError for an example that is no sentence and for any
+    argument out of range."""
+    words = _Both(_known('cell', cell, CELLS), _sentence('TextRNN', shape)[1], width, both)
+    return _text_net(shape, n_classes, words, width*(1 + both), pool, project)
 
 @network
 def TextTransformer(
@@ -337,9 +381,12 @@ def TextTransformer(
     gain:float=1.,         # factor on the weights
     seed:int|None=None,    # seed of the weights
 ) -> nn.Sequential:        # (N, *shape) -> (N, n_classes) logits
-    "A small transformer (Vaswani et al. 2017), with learned places and without dropout. Raises ValueError for an example that is no sentence and for any argument out of range."
-    if not isinstance(heads, int) or heads < 1 or width % heads: raise ValueError(f'heads must divide width={width}, got {heads!r}.')
-    return _text_net(shape, n_classes, _Attending(*_sentence('TextTransformer', shape), width, heads, depth), width, pool, project)
+    """A small transformer (Vaswani et al. 2017), with learned places and without dropout. Raises ValueError
+    for an example that is no sentence and for any argument out of range."""
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(f'heads must divide width={width}, got {heads!r}.')
+    words = _Attending(*_sentence('TextTransformer', shape), width, heads, depth)
+    return _text_net(shape, n_classes, words, width, pool, project)
 
 # %% ../nbs/11_text.ipynb #d3ec815e
 def sentences(
@@ -347,6 +394,7 @@ def sentences(
     least:float=0.,  # words less like their vector than this are shown as a dot
 ) -> list:           # a string for each example
     "The nearest real words of every synthetic sentence. Raises ValueError for a set of something else."
-    if not isinstance(syn.norm, Vectors): raise ValueError('syn must be made for sentences, got one without vectors of words')
+    if not isinstance(syn.norm, Vectors):
+        raise ValueError('syn must be made for sentences, got one without vectors of words')
     found,c = syn.norm.nearest(syn.images.flatten(0, 1))
     return [' '.join(w if v >= least else '·' for w,v in zip(ws, vs) if w) for ws,vs in zip(found, c)]
