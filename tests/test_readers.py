@@ -571,5 +571,5 @@ def test_the_command_says_which_digits_it_takes(tmp_path):
 
 
 def test_public_names():
-    assert set(R.__all__) == {'IMAGE_ENDINGS', 'image_head', 'read_images', 'split_of', 'subfolders', 'image_files', 'class_files', 'data_from_folder', 'data_from_dataset', 'npz_arrays', 'data_from_npz',
+    assert set(R.__all__) == {'IMAGE_ENDINGS', 'image_head', 'read_images', 'split_of', 'subfolders', 'image_files', 'class_files', 'data_from_folder', 'data_from_dataset', 'npz_arrays', 'npz_members', 'data_from_npz',
                               'read_text', 'table_rows', 'data_from_table'}

@@ -12,7 +12,8 @@ from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.text import CELLS, TEXTS, TextCNN, TextRNN, TextTransformer, data_from_texts, glove_vectors, load_text, ppmi_vectors, random_vectors, sentences, words
-from dd_nb.unroll import Unroll, _kernels, can_stack, functional, hypergradients, trained
+from dd_nb.guard import kernels
+from dd_nb.unroll import Unroll, can_stack, functional, hypergradients, trained
 from dd_nb.zoo import nearest_neighbour
 
 NETS = dict(cnn=(TextCNN, dict(act='gelu')), rnn=(TextRNN, dict(cell='rnn')), gru=(TextRNN, dict(cell='gru', both=False)), lstm=(TextRNN, {}), transformer=(TextTransformer, {}),
@@ -34,7 +35,7 @@ def data(): return data_from_texts(*corpus(), *corpus(80, 1), dim=6, length=6, n
 
 def net(kind, shape=(6, 6), **kw):
     f, more = NETS[kind]
-    return f(shape, 2, width=8, seed=0, **{**more, **kw})
+    return f(shape, 2, **{**dict(width=8, seed=0), **more, **kw})
 
 
 def test_words():
@@ -215,10 +216,10 @@ def test_fused_kernels_are_off_while_such_a_network_is_called_and_on_again_after
     s = functional(Look())
     s(torch.zeros(1, 2))
     assert seen == [False] and fused() == before
-    with pytest.raises(RuntimeError), _kernels(s.net): raise RuntimeError
+    with pytest.raises(RuntimeError), kernels(s.net): raise RuntimeError
     assert fused() == before
-    with _kernels(nn.Linear(2, 2)): assert fused() == before   # a layer of torch's needs no care
-    with _kernels(nn.MultiheadAttention(4, 2)): assert not fused()
+    with kernels(nn.Linear(2, 2)): assert fused() == before   # a layer of torch's needs no care
+    with kernels(nn.MultiheadAttention(4, 2)): assert not fused()
 
 
 def test_attention_of_ones_own_is_differentiated_twice():
@@ -236,7 +237,7 @@ def test_attention_of_ones_own_is_differentiated_twice():
 def test_recurrent_networks_are_not_stacked(data):
     assert can_stack(net('cnn')) and can_stack(net('transformer')) and not can_stack(net('lstm'))
     syn, batch = Synthetic.real(data, epochs=2, lr=.3), data.batch(16, torch.Generator().manual_seed(0))
-    states = RandomInit(lambda seed=None: net('cnn'), 0).draw(2)
+    states = RandomInit(lambda: net('cnn', seed=None), 0).draw(2)
     one = [hypergradients(Unroll(), syn, [s], [batch])[1][0] for s in states]
     both = hypergradients(Unroll(), syn, states, [batch]*2, stacked=True)[1][0]
     assert torch.allclose(both, (one[0] + one[1])/2, atol=1e-5)
@@ -249,7 +250,7 @@ def test_on_a_gpu(data, kind):
     want = hypergradients(Unroll(), syn, states, batches)[1]
     got = hypergradients(Unroll(), syn.copy().to('cuda'), [s.to('cuda') for s in states], [(x.cuda(), y.cuda()) for x, y in batches])[1]
     for a, b in zip(got, want): assert (a.cpu() - b).norm() <= 1e-3*b.norm()
-    evaluate(syn, RandomInit(lambda seed=None: net(kind), 0), data.to('cuda'), n_nets=2)
+    evaluate(syn, RandomInit(lambda: net(kind, seed=None), 0), data.to('cuda'), n_nets=2)
 
 
 def test_distilled_saved_judged_and_read(data, tmp_path):
