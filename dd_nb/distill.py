@@ -297,7 +297,8 @@ def _to_four_digits(tensors):
     "What tensors look like, to four digits: elsewhere the last ones may differ."
     def look(t):
         a = t.detach().cpu().abs().double().flatten()
-        return f'{a.mean().item():.4g} {(a*torch.linspace(0, 1, len(a), dtype=a.dtype)).mean().item():.4g}'
+        place = torch.linspace(0, 1, len(a), dtype=a.dtype, device=a.device)
+        return f'{a.mean().item():.4g} {(a*place).mean().item():.4g}'
     return ', '.join(f'{k} {look(t)}' for k,t in tensors.items() if t is not None and t.numel())
 
 def _forget(folder):

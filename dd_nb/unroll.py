@@ -286,11 +286,15 @@ def _enclosed(plan, x):
     found = leaves_of([v for v in vars(plan.inner).values() if torch.is_tensor(v) and v.requires_grad])
     x,net,stacked = x.detach(),plan.base.net,plan.base.nets is not None
     def first(d): return {k: (v.detach()[0] if stacked else v.detach()).clone() for k,v in d.items()}
-    with drawing(0),torch.enable_grad():
-        if plan.augment is not None: found += leaves_of([plan.augment(x)])
-        if _FACTS[net].encloses:
-            if plan.augment is not None: x = plan.augment(x).detach()
-            found += leaves_of([called(plan.net, first(plan.first.params), first(plan.first.buffers), x)[0]])
+    encloses = _FACTS[net].encloses
+    if plan.augment is not None or encloses:
+        with drawing(0),torch.enable_grad():
+            if plan.augment is not None:
+                x = plan.augment(x)
+                found += leaves_of([x])
+            if encloses:
+                out = called(plan.net, first(plan.first.params), first(plan.first.buffers), x.detach())[0]
+                found += leaves_of([out])
     return list({id(v): v for v in found}.values())
 
 # %% ../nbs/06_unroll.ipynb #1e996910
