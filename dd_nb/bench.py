@@ -29,26 +29,31 @@ from torch.func import functional_call,grad,stack_module_state,vmap
 from .coresets import BY_FEATURES,coreset,feature_net
 from .data import data_from_tensors,load_data,progress_bar
 from .distill import StopDistill,_forget,distill,step_decay
-from .evaluate import ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,made_for,ranking,stored_source
+from .evaluate import (ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,
+    made_for,ranking,stored_source)
 from .families import FAMILIES
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
-from .zoo import Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,recipe_objective,recipe_source,recipe_start,reproduce
+from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
+    recipe_objective,recipe_source,recipe_start,reproduce)
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
     "What a measurement was made on: processor, cores that may be used, versions."
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return dict(python=platform.python_version(), torch=torch.__version__, machine=platform.machine(), system=platform.system(), cores=n)
+    return dict(python=platform.python_version(), torch=torch.__version__, machine=platform.machine(),
+                system=platform.system(), cores=n)
 
 class _Until:
     "Stop at a validation accuracy, or after some seconds of distilling."
     def __init__(self, accuracy, seconds): self.accuracy,self.seconds,self.reached = accuracy,seconds,None
     def after_eval(self, loop):
-        if self.reached is None and loop.accuracy >= self.accuracy: self.reached = loop.seconds; self.it = loop.it; raise StopDistill
+        if self.reached is None and loop.accuracy >= self.accuracy:
+            self.reached,self.it = loop.seconds,loop.it
+            raise StopDistill
     def after_step(self, loop):
         if loop.seconds > self.seconds: raise StopDistill
 
@@ -63,7 +68,10 @@ def faster_threads(
         torch.set_num_threads(n)
         run(2)
         ts = []
-        for _ in range(repeats): t = time.perf_counter(); run(steps); ts.append((time.perf_counter()-t)/steps)
+        for _ in range(repeats):
+            t = time.perf_counter()
+            run(steps)
+            ts.append((time.perf_counter()-t)/steps)
         times[n] = statistics.median(ts)
     best = min(times, key=times.get)
     torch.set_num_threads(best)
@@ -72,7 +80,7 @@ def faster_threads(
 def time_to_accuracy(
     target:float=.9,         # validation accuracy to reach
     recipe:str='mnist-fixed-10', # ours
-    iters:int=8000,          # outer steps of our schedule: the recipe's own 30,000 are for the best result, not for the quickest
+    iters:int=8000,          # outer steps of our schedule: for speed, as the recipe's 30,000 are for accuracy
     seed:int=0,              # initial weights, batches, validation split
     root=None,               # folder of data sets
     limit:float=1200.,       # seconds after which ours counts as failed
@@ -81,30 +89,44 @@ def time_to_accuracy(
     progress:bool=True,      # show progress bars
     **changes,               # arguments of `distill` to change in our recipe
 ) -> dict:
-    "Seconds of distilling until a validation accuracy, ours against the recipe of Wang et al. (2018), from the same initial weights, each at its faster thread count."
+    """Seconds of distilling until a validation accuracy, ours against the recipe of Wang et al. (2018).
+    Both start from the same initial weights, each at its faster thread count."""
     ours = get_recipe(recipe)
     data = load_data(ours.data, root=root)
     source = recipe_source(ours, data, seed)
     per_epoch = -(-len(data.y_train)//1024)
-    theirs = dict(lr=.01, lr_lrs=.01, betas=(.5, .999), batch_size=1024, clip=None, iters=400*per_epoch, schedule=step_decay(40*per_epoch))
+    theirs = dict(lr=.01, lr_lrs=.01, betas=(.5, .999), batch_size=1024, clip=None, iters=400*per_epoch,
+                  schedule=step_decay(40*per_epoch))
     ours_kw = {**ours.distill, **changes, 'iters': iters}
-    def start_theirs(): return Synthetic.noise(data.shape, data.n_classes, ipc=1, steps=1, epochs=3, lr=.02, seed=seed)
+    def start_theirs():
+        return Synthetic.noise(data.shape, data.n_classes, ipc=1, steps=1, epochs=3, lr=.02, seed=seed)
     def start_ours(): return recipe_start(ours, data, seed)
-    out = dict(task=f'{ours.data}, {ours.net["name"]}, ten images, 1 step x 3 epochs', target=target, machine=machine())
+    task = f'{ours.data}, {ours.net["name"]}, ten images, 1 step x 3 epochs'
+    out = dict(task=task, target=target, machine=machine())
     before = torch.get_num_threads()
     try:
-        for name,start,kw,budget in (('ours', start_ours, ours_kw, limit), ('original recipe', start_theirs, theirs, None)):
-            def run(n): distill(start(), source, data, seed=seed, progress=False, **{**kw, 'iters': n, 'every': n, 'n_valid': 0, 'keep': 'last'})
+        for name,start,kw,budget in (('ours', start_ours, ours_kw, limit),
+                                     ('original recipe', start_theirs, theirs, None)):
+            def run(n):
+                distill(start(), source, data, seed=seed, progress=False,
+                        **{**kw, 'iters': n, 'every': n, 'n_valid': 0, 'keep': 'last'})
             threads,times = faster_threads(run)
-            if budget is None: budget = factor*(limit if out['ours']['seconds'] is None else out['ours']['seconds'])
+            if budget is None:
+                ours_took = out['ours']['seconds']
+                budget = factor*(limit if ours_took is None else ours_took)
             stop = _Until(target, budget)
-            h = distill(start(), source, data, seed=seed, progress=progress, cbs=[stop], **{**kw, 'every': every})
-            out[name] = dict(threads=threads, seconds_per_step={str(k): v for k,v in times.items()}, seconds=stop.reached, outer_steps=h.it[-1],
-                             best=max(h.accuracy), ran=h.seconds[-1], curve=[[round(s, 2), a] for s,a in zip(h.seconds, h.accuracy)])
+            h = distill(start(), source, data, seed=seed, progress=progress, cbs=[stop],
+                        **{**kw, 'every': every})
+            out[name] = dict(threads=threads, seconds_per_step={str(k): v for k,v in times.items()},
+                             seconds=stop.reached, outer_steps=h.it[-1], best=max(h.accuracy),
+                             ran=h.seconds[-1],
+                             curve=[[round(s, 2), a] for s,a in zip(h.seconds, h.accuracy)])
     finally: torch.set_num_threads(before)
     o,t = out['ours'],out['original recipe']
     if o['seconds']:   # not None, and not 0: a start that is good enough already compares nothing
-        out['ratio'],out['ratio_is_lower_bound'] = (t['ran'] if t['seconds'] is None else t['seconds'])/o['seconds'],t['seconds'] is None
+        theirs_took = t['ran'] if t['seconds'] is None else t['seconds']
+        out['ratio'] = theirs_took/o['seconds']
+        out['ratio_is_lower_bound'] = t['seconds'] is None
     return out
 
 def print_time_to_accuracy(out:dict):
@@ -112,9 +134,11 @@ def print_time_to_accuracy(out:dict):
     print(f"{out['task']}; validation accuracy {out['target']:.0%}")
     for k in ('ours', 'original recipe'):
         r = out[k]
-        when = f"reached after {r['seconds']:.0f} s" if r['seconds'] is not None else f"not reached in {r['ran']:.0f} s (best {r['best']:.1%})"
+        when = (f"reached after {r['seconds']:.0f} s" if r['seconds'] is not None else
+                f"not reached in {r['ran']:.0f} s (best {r['best']:.1%})")
         print(f"  {k:16} {when}, {r['outer_steps']} outer steps, {r['threads']} thread{'s'*(r['threads']>1)}")
-    if 'ratio' in out: print(f"  ratio            {'more than ' if out['ratio_is_lower_bound'] else ''}{out['ratio']:.1f}")
+    if 'ratio' in out:
+        print(f"  ratio            {'more than ' if out['ratio_is_lower_bound'] else ''}{out['ratio']:.1f}")
 
 BENCHES = {'time-to-90': (time_to_accuracy, print_time_to_accuracy)}
 
@@ -136,30 +160,42 @@ class Problem:
     ):
         g,shape = torch.Generator().manual_seed(seed),tuple(shape)
         def randn(*s): return torch.randn(s, generator=g)
-        made,dtype = [make_net(net, shape=shape, n_classes=10, seed=seed+i, **args) for i in range(nets)],getattr(torch, dtype)
-        self.net,self.states = made[0].to(dtype),[functional(m.to(dtype)) for m in made]
-        self.state,self.names = self.states[0],list(self.states[0].params)
+        made = [make_net(net, shape=shape, n_classes=10, seed=seed+i, **args) for i in range(nets)]
+        dtype = getattr(torch, dtype)
+        self.net = made[0].to(dtype)
+        self.states = [functional(m.to(dtype)) for m in made]
+        self.state = self.states[0]
+        self.names = list(self.state.params)
         lrs = lr*(.5 + torch.rand(steps*epochs, generator=g))
-        self.syn = Synthetic(randn(steps, n, *shape), (torch.arange(n)%10).expand(steps, -1), 10, epochs, lrs).to(dtype=dtype)
-        self.batches = [(randn(batch, *shape).to(dtype), torch.randint(10, (batch,), generator=g)) for _ in range(nets)]
+        labels = (torch.arange(n)%10).expand(steps, -1)
+        self.syn = Synthetic(randn(steps, n, *shape), labels, 10, epochs, lrs).to(dtype=dtype)
+        self.batches = [(randn(batch, *shape).to(dtype), torch.randint(10, (batch,), generator=g))
+                        for _ in range(nets)]
         self.batch = self.batches[0]
 
-    def weights(self) -> list: "Fresh leaves to train."; return [v.clone().requires_grad_() for v in self.state.params.values()]
-    def loss(self, w, x, y): "Cross-entropy of a batch under the weights `w`."; return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
+    def weights(self) -> list:
+        "Fresh leaves to train."
+        return [v.clone().requires_grad_() for v in self.state.params.values()]
+
+    def loss(self, w, x, y):
+        "Cross-entropy of a batch under the weights `w`."
+        return loss_fn(functional_call(self.net, dict(zip(self.names, w)), (x,)), y)
 
 # %% ../nbs/20_bench.ipynb #46ade754
 def _plain(p:Problem) -> tuple: # outer loss, and nothing to compare
     "Train and take the outer gradient with respect to the trained weights: what has to be done anyway."
     w,lrs = p.weights(),p.syn.lrs.detach()
     for t in range(p.syn.n_steps):
-        g = torch.autograd.grad(p.loss(w, p.syn.images[t % p.syn.steps].detach(), p.syn.labels[t % p.syn.steps]), w)
+        x,y = p.syn.images[t % p.syn.steps].detach(),p.syn.labels[t % p.syn.steps]
+        g = torch.autograd.grad(p.loss(w, x, y), w)
         with torch.no_grad(): w = [(v - lrs[t]*d).requires_grad_() for v,d in zip(w, g)]
     loss = p.loss(w, *p.batch)
     torch.autograd.grad(loss, w)
     return loss,None
 
 def stepwise(p:Problem) -> tuple: # outer loss, gradients of images and raw step sizes
-    "The algorithm of Wang et al. (2018): keep each step's own graph, then one vector-Hessian product a step, from the last to the first."
+    """The algorithm of Wang et al. (2018): keep each step's own graph.
+    Then one vector-Hessian product a step, from the last to the first."""
     syn,w,kept = p.syn,p.weights(),[]
     lrs = syn.lrs
     eta = lrs.detach()
@@ -191,7 +227,7 @@ def whole_graph(p:Problem) -> tuple: # outer loss, gradients of images and raw s
 
 # %% ../nbs/20_bench.ipynb #7487c54b
 class _Ours:
-    "`Unroll` with some arguments as a contender; the objective is built once, so that what it compiles is kept."
+    "`Unroll` with some arguments as a contender. It is built once, so that what it compiles is kept."
     def __init__(self, **kwargs): self.kwargs,self.objective = kwargs,None
     def __call__(self, p:Problem):
         if self.objective is None: self.objective = Unroll(**self.kwargs)
@@ -200,7 +236,8 @@ class _Ours:
 
 def _with_higher(p:Problem):
     "Through `higher` (Grefenstette et al. 2019, arXiv:1910.01727)."
-    higher,lrs = import_module('higher'),p.syn.lrs
+    higher = import_module('higher')
+    lrs = p.syn.lrs
     opt = torch.optim.SGD(p.net.parameters(), lr=1.)
     with higher.innerloop_ctx(p.net, opt, copy_initial_weights=False) as (net, inner):
         for t in range(p.syn.n_steps):
@@ -211,8 +248,10 @@ def _with_higher(p:Problem):
 
 def _with_torchopt(p:Problem):
     "Through `torchopt` (Ren et al. 2023, JMLR 24)."
-    torchopt,lrs = import_module('torchopt'),p.syn.lrs
-    inner,w = torchopt.FuncOptimizer(torchopt.sgd(lr=lambda count: lrs[int(count)])),tuple(p.weights())
+    torchopt = import_module('torchopt')
+    lrs = p.syn.lrs
+    inner = torchopt.FuncOptimizer(torchopt.sgd(lr=lambda count: lrs[int(count)]))
+    w = tuple(p.weights())
     for t in range(p.syn.n_steps):
         x,y,_ = p.syn.batch(t)
         w = inner.step(p.loss(w, x, y), w)
@@ -220,37 +259,46 @@ def _with_torchopt(p:Problem):
     return loss,torch.autograd.grad(loss, p.syn.parameters())
 
 class _Networks:
-    "Several networks: one call of `Unroll` after the other, or `hypergradients` with some arguments; the mean of loss and gradients."
-    def __init__(self, compile=False, **kwargs): self.kwargs,self.how,self.objective = dict(compile=compile),kwargs,None
+    """Several networks: one call of `Unroll` after the other, or `hypergradients` with some arguments.
+    The result is the mean of loss and gradients."""
+    def __init__(self, compile=False, **kwargs):
+        self.kwargs,self.how,self.objective = dict(compile=compile),kwargs,None
     def __call__(self, p:Problem):
         if self.objective is None: self.objective = Unroll(strategy='recompute', **self.kwargs)
         if self.how: losses,grads = hypergradients(self.objective, p.syn, p.states, p.batches, **self.how)
         else:
-            losses,grads = [],[torch.zeros_like(t) for t in p.syn.parameters()]
+            losses = []
+            grads = [torch.zeros_like(t) for t in p.syn.parameters()]
             for state,batch in zip(p.states, p.batches):
                 loss = self.objective(p.syn, state, batch)
                 for a,g in zip(grads, torch.autograd.grad(loss, p.syn.parameters())): a += g/len(p.states)
                 losses.append(loss.item())
         return sum(losses)/len(losses),grads
 
-CONTENDERS = {'plain': _plain, 'stepwise': stepwise, 'whole graph': whole_graph, 'graph': _Ours(strategy='graph'),
-              'recompute': _Ours(strategy='recompute'), 'segments': _Ours(strategy='segments'),
-              'compiled': _Ours(strategy='recompute', compile=True), 'higher': _with_higher, 'torchopt': _with_torchopt}
-_NETS = {'in sequence': _Networks(), 'two workers': _Networks(workers=2, stacked=False), 'vmap': _Networks(stacked=True),
-         'in sequence, compiled': _Networks(compile=True), 'two workers, compiled': _Networks(compile=True, workers=2, stacked=False)}
+CONTENDERS = {'plain': _plain, 'stepwise': stepwise, 'whole graph': whole_graph,
+              'graph': _Ours(strategy='graph'), 'recompute': _Ours(strategy='recompute'),
+              'segments': _Ours(strategy='segments'), 'compiled': _Ours(strategy='recompute', compile=True),
+              'higher': _with_higher, 'torchopt': _with_torchopt}
+_NETS = {'in sequence': _Networks(), 'two workers': _Networks(workers=2, stacked=False),
+         'vmap': _Networks(stacked=True), 'in sequence, compiled': _Networks(compile=True),
+         'two workers, compiled': _Networks(compile=True, workers=2, stacked=False)}
 
 def _contender(name):
     "A contender by its name, or `module:function` of the user's own."
     if name in CONTENDERS: return CONTENDERS[name]
     if name in _NETS: return _NETS[name]
-    if ':' in name: module,_,f = name.partition(':'); return getattr(import_module(module), f)
+    if ':' in name:
+        module,_,f = name.partition(':')
+        return getattr(import_module(module), f)
     raise ValueError(f"contenders must be among {', '.join(CONTENDERS)}, or 'module:function', got {name!r}")
 
 def _compiles(name): return getattr({**CONTENDERS, **_NETS}.get(name), 'kwargs', {}).get('compile', False)
 
 # %% ../nbs/20_bench.ipynb #668ca874
 def _status(key):
-    with open('/proc/self/status', encoding='utf-8') as f: return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
+    "The bytes that Linux notes for this process under `key`."
+    with open('/proc/self/status', encoding='utf-8') as f:
+        return next(int(l.split()[1])*1024 for l in f if l.startswith(key + ':'))
 
 def _hand_back():
     "Give memory that is free within this process back to the system, where that can be asked for."
@@ -260,8 +308,9 @@ def _hand_back():
 
 def peak_memory(
     f,                # function without arguments
-) -> tuple[object,int]: # what it returned, and bytes of resident memory at its peak above what was there before
-    "Call `f` and watch the memory of this process. Without Linux's means it is the growth of the largest peak so far: use a fresh process."
+) -> tuple[object,int]: # what it returned; bytes of resident memory at its peak above what was there before
+    """Call `f` and watch the memory of this process.
+    Without Linux's means it is the growth of the largest peak so far: use a fresh process."""
     _hand_back()
     try:
         with open('/proc/self/clear_refs', 'w') as c: c.write('5')
@@ -269,7 +318,9 @@ def peak_memory(
     except (OSError, StopIteration): before = None
     if before is not None: return f(),_status('VmHWM') - before
     import resource
-    def top(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+    def top():
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit
     before = top()
     return f(),top() - before
 
@@ -297,7 +348,10 @@ def _serve():
 def _keep(save, grads):
     if save and grads is not None: torch.save([g.double() for g in grads], save)
 
-def _op_make(me, name, task): me.f,me.p = _contender(name),Problem(**task); return {}
+def _op_make(me, name, task):
+    me.f = _contender(name)
+    me.p = Problem(**task)
+    return {}
 
 def _op_run(me, threads, save=None):
     torch.set_num_threads(threads)
@@ -317,10 +371,14 @@ def _op_check(me, task, threads, save):
 def _op_memory(me, name, task, threads, save=None):
     torch.set_num_threads(threads)
     f = _contender(name)
-    small = dict(epochs=3) if _compiles(name) else dict(epochs=1, n=2, batch=2)   # what compiles needs the shapes, and the first, a middle and the last step
-    f(Problem(**{**task, 'steps': 1, **small}))                                   # wakes PyTorch up
+    # what compiles needs the shapes, and the first, a middle and the last step
+    small = dict(epochs=3) if _compiles(name) else dict(epochs=1, n=2, batch=2)
+    f(Problem(**{**task, 'steps': 1, **small}))   # wakes PyTorch up
     p = Problem(**task)
-    def call(): t = time.perf_counter(); grads = f(p)[1]; return grads,time.perf_counter() - t
+    def call():
+        t = time.perf_counter()
+        grads = f(p)[1]
+        return grads,time.perf_counter() - t
     (grads,seconds),used = peak_memory(call)
     _keep(save, grads)
     return dict(bytes=used, seconds=seconds, params=sum(v.numel() for v in p.state.params.values()))
@@ -332,15 +390,17 @@ class _Worker:
     def __init__(self,
         tmp,                  # folder for its error stream and for what it compiles
         cache=None,           # folder for compiled code; by default one of its own
-        timeout:float=900.,   # seconds to wait for an answer; the first, which has to import PyTorch, may take two minutes more
+        timeout:float=900.,   # seconds to wait for an answer; 120 more for the first: it imports PyTorch
         **settings,           # environment variables
     ):
         self.timeout,self.grace,self.answers = timeout,120.,queue.Queue()
         tmp = tempfile.mkdtemp(dir=tmp)
         env = {k: v for k,v in os.environ.items() if k not in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
-        env.update(PYTHONPATH=os.pathsep.join(p for p in sys.path if p), TORCHINDUCTOR_CACHE_DIR=cache or os.path.join(tmp, 'compiled'), **settings)
+        env.update(PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
+                   TORCHINDUCTOR_CACHE_DIR=cache or os.path.join(tmp, 'compiled'), **settings)
         self.log = open(os.path.join(tmp, 'log'), 'w+', encoding='utf-8', errors='replace')
-        self.proc = subprocess.Popen([sys.executable, '-c', 'from dd_nb.bench import _serve; _serve()'], env=env, text=True, start_new_session=True,
+        command = [sys.executable, '-c', 'from dd_nb.bench import _serve; _serve()']
+        self.proc = subprocess.Popen(command, env=env, text=True, start_new_session=True,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -366,9 +426,12 @@ class _Worker:
         "How the process came to its end."
         try: code = self.proc.wait(10)
         except subprocess.TimeoutExpired: return 'stopped answering'
-        if code < 0: return f'killed by {signal.Signals(-code).name}' + (', probably for want of memory' if -code == signal.SIGKILL else '')
+        if code < 0:
+            why = ', probably for want of memory' if -code == signal.SIGKILL else ''
+            return f'killed by {signal.Signals(-code).name}' + why
         self.log.seek(0)
-        return f'ended with exit code {code}' + ''.join(f': {l.strip()[:200]}' for l in [l for l in self.log if l.strip()][-1:])
+        last = [l for l in self.log if l.strip()][-1:]
+        return f'ended with exit code {code}' + ''.join(f': {l.strip()[:200]}' for l in last)
 
     def close(self):
         "Kill the process and all that it has started."
@@ -381,7 +444,8 @@ class _Worker:
 
 # %% ../nbs/20_bench.ipynb #3956ab1f
 def _error(path, ref):
-    "Relative difference of images' and of step sizes' gradients, the larger one; None where there is nothing to compare."
+    """Relative difference of images' and of step sizes' gradients, the larger one.
+    None where there is nothing to compare."""
     if not os.path.exists(path) or not os.path.exists(ref): return None
     e = max(float((a-b).norm()/b.norm()) for a,b in zip(torch.load(path), torch.load(ref)))
     return e if math.isfinite(e) else 'not finite'
@@ -401,10 +465,14 @@ def _rounds(
     threads:tuple,     # thread counts
 ) -> dict:             # a row for each contender
     "Measure contenders in turn, each in its own process (one for each thread count if it compiles)."
-    rows,workers = {k: dict(first={}, seconds={}) for k in names},{}
+    rows = {k: dict(first={}, seconds={}) for k in names}
+    workers = {}
     with ExitStack() as stack:
         tmp = stack.enter_context(tempfile.TemporaryDirectory())
-        def start(): w = _Worker(tmp, timeout=timeout); stack.callback(w.close); return w
+        def start():
+            w = _Worker(tmp, timeout=timeout)
+            stack.callback(w.close)
+            return w
         for k in names:
             shared = None if _compiles(k) else start()
             for n in threads: workers[k,n] = shared or start()
@@ -420,16 +488,20 @@ def _rounds(
         for k in names:
             for i,n in enumerate(threads):
                 if i == 0 or _compiles(k): ask(k, n, 'start', op='make', name=k, task=task)
-                if a := ask(k, n, 'warm-up', op='run', threads=n, save=file(k, n)): rows[k]['first'][str(n)],rows[k]['seconds'][str(n)] = a['seconds'],[]
+                if a := ask(k, n, 'warm-up', op='run', threads=n, save=file(k, n)):
+                    rows[k]['first'][str(n)],rows[k]['seconds'][str(n)] = a['seconds'],[]
         for r in range(repeats):
             i = r % len(names)
             for k in (*names[i:], *names[:i]):
                 for n in threads:
-                    if a := ask(k, n, f'round {r+1} of {repeats}', op='run', threads=n): rows[k]['seconds'][str(n)].append(a['seconds'])
-        for k in names: ask(k, threads[0], 'check', op='check', task=task, threads=threads[0], save=file(k, 'exact'))
+                    if a := ask(k, n, f'round {r+1} of {repeats}', op='run', threads=n):
+                        rows[k]['seconds'][str(n)].append(a['seconds'])
+        for k in names:
+            ask(k, threads[0], 'check', op='check', task=task, threads=threads[0], save=file(k, 'exact'))
         for k,row in rows.items():
             if 'failed' in row: continue
-            row['error'],row['error32'] = _error(file(k, 'exact'), file(ref, 'exact')),_worst(_error(file(k, n), file(ref, n)) for n in threads)
+            row['error'] = _error(file(k, 'exact'), file(ref, 'exact'))
+            row['error32'] = _worst(_error(file(k, n), file(ref, n)) for n in threads)
             row['median'] = {n: statistics.median(s) for n,s in row['seconds'].items()}
             row['threads'] = min(row['median'], key=row['median'].get)
             row['best'] = row['median'][row['threads']]
@@ -444,36 +516,49 @@ def _rounds(
 
 def _target(what, value, limit, unit=''):
     "A target and whether it is met; `value` None: not measured."
-    return dict(what=what, value=value, limit=limit, unit=unit, met=None if value is None or limit is None else value <= limit)
+    met = None if value is None or limit is None else value <= limit
+    return dict(what=what, value=value, limit=limit, unit=unit, met=met)
 
-def _ratio(rows, *names): return min((rows[k]['ratio'] for k in names if 'ratio' in rows.get(k, {})), default=None)
+def _ratio(rows, *names):
+    "The smallest ratio of these rows; None if none of them has one."
+    return min((rows[k]['ratio'] for k in names if 'ratio' in rows.get(k, {})), default=None)
 
 def _peers(rows, within=.15):
     "Whether our own baselines keep up with the libraries: a line for each pair, and the verdict."
-    pairs = [dict(ours=a, peer=b, ratio=rows[a]['best']/rows[b]['best']) for a in ('stepwise', 'whole graph') for b in ('higher', 'torchopt')
+    pairs = [dict(ours=a, peer=b, ratio=rows[a]['best']/rows[b]['best'])
+             for a in ('stepwise', 'whole graph') for b in ('higher', 'torchopt')
              if 'best' in rows.get(a, {}) and 'best' in rows.get(b, {})]
     slow = [p for p in pairs if p['ratio'] > 1 + within]
     fast = [p for p in pairs if p['ratio'] < 1 - within]
     def say(ps): return ', '.join(f"{p['ours']} {p['ratio']:.2f} x {p['peer']}" for p in ps)
-    verdict = ('not checked: neither higher nor torchopt was measured' if not pairs else f'VOID, a baseline of ours is too slow: {say(slow)}' if slow else
-               f'a baseline of ours is faster than a library by more than {within:.0%}, which counts against us: {say(fast)}' if fast else
-               f'our baselines are within {within:.0%} of the libraries')
-    return dict(pairs=pairs, within=within, valid=None if not pairs else not slow, all_within=None if not pairs else not slow and not fast, verdict=verdict)
+    if not pairs: verdict = 'not checked: neither higher nor torchopt was measured'
+    elif slow: verdict = f'VOID, a baseline of ours is too slow: {say(slow)}'
+    elif fast:
+        verdict = (f'a baseline of ours is faster than a library by more than {within:.0%}, '
+                   f'which counts against us: {say(fast)}')
+    else: verdict = f'our baselines are within {within:.0%} of the libraries'
+    return dict(pairs=pairs, within=within, valid=None if not pairs else not slow,
+                all_within=None if not pairs else not slow and not fast, verdict=verdict)
 
 # %% ../nbs/20_bench.ipynb #a4402454
 _GROWS = ('stepwise', 'whole graph', 'graph', 'higher', 'torchopt')
 
 def _line(points, T):
-    "The straight line through the last two of `points` {T: bytes} at `T`; through nought and one point if there is only one."
+    """The straight line through the last two of `points` {T: bytes} at `T`.
+    It goes through nought and one point if there is only one."""
     (a,ya),(b,yb) = ([(0, 0), *sorted(points.items())])[-2:]
     return yb + (yb - ya)*(T - b)/(b - a)
 
-_LEAN = dict(MALLOC_MMAP_THRESHOLD_='1048576', GLIBC_TUNABLES='glibc.malloc.hugetlb=1')   # glibc: blocks from 1 MB on go back to the system at once, and come in large pages
+# glibc: blocks from 1 MB on go back to the system at once, and come in large pages
+_LEAN = dict(MALLOC_MMAP_THRESHOLD_='1048576', GLIBC_TUNABLES='glibc.malloc.hugetlb=1')
 
 def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
-    "Peak memory for each contender and T, each in a fresh process; those in `lean` once more with the allocator set to keep nothing."
-    runs = {**{k: (k, {}) for k in names}, **{f'{k}, lean': (k, _LEAN) for k in lean}}   # row -> contender and its process's settings
-    rows,params = {k: {} for k in runs},None
+    """Peak memory for each contender and T, each in a fresh process.
+    Those in `lean` run once more with the allocator set to keep nothing."""
+    runs = {k: (k, {}) for k in names}   # row -> contender and its process's settings
+    runs |= {f'{k}, lean': (k, _LEAN) for k in lean}
+    rows = {k: {} for k in runs}
+    params = None
     with tempfile.TemporaryDirectory() as tmp:
         def file(row, T): return os.path.join(tmp, f'{list(rows).index(row)}-{T}.pt')
         for k,(name,settings) in runs.items():
@@ -481,13 +566,18 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
             for T in Ts:
                 tick(f'memory: {k}, T={T}')
                 need = _line(points, T) if points else 0
-                if T > limits.get(k, math.inf) or need > .85*_free_memory(torch.device('cpu')):
-                    if points: rows[k][str(T)] = dict(bytes=need, extrapolated='beyond the limit' if T > limits.get(k, math.inf) else 'too little free memory')
+                over = T > limits.get(k, math.inf)
+                if over or need > .85*_free_memory(torch.device('cpu')):
+                    if points:
+                        why = 'beyond the limit' if over else 'too little free memory'
+                        rows[k][str(T)] = dict(bytes=need, extrapolated=why)
                     else: rows[k][str(T)] = dict(failed='beyond the limit')
                     continue
-                w = _Worker(tmp, os.path.join(tmp, 'compiled'), timeout, **settings)   # compiled once for all T
+                compiled = os.path.join(tmp, 'compiled')   # once for all T
+                w = _Worker(tmp, compiled, timeout, **settings)
                 try:
-                    a = w.ask(op='memory', name=name, task={**task, 'epochs': T//task['steps']}, threads=threads, save=file(k, T))
+                    a = w.ask(op='memory', name=name, task={**task, 'epochs': T//task['steps']},
+                              threads=threads, save=file(k, T))
                     params = a.pop('params')
                     points[T],rows[k][str(T)] = a['bytes'],a
                 except _Failed as e: rows[k][str(T)] = dict(failed=str(e))
@@ -500,23 +590,35 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
                     error = _error(file(k, T), file(done[0], T))
                     rows[k][str(T)].update(error=error, against=done[0])
     def at(k, T): return rows.get(k, {}).get(str(T), {}).get('bytes')
-    base,top,mid = Ts[0],Ts[-1],300 if 300 in Ts else Ts[-1]
+    base,top = Ts[0],Ts[-1]
+    mid = 300 if 300 in Ts else top
     def times(f, v): return None if v is None else f*v
-    about,targets = ' (extrapolated)' if 'extrapolated' in rows.get('stepwise', {}).get(str(mid), {}) else '',[]
+    about = ' (extrapolated)' if 'extrapolated' in rows.get('stepwise', {}).get(str(mid), {}) else ''
+    targets = []
     for k in ('recompute', 'compiled', 'recompute, lean'):
         if params and (first := at(k, base)) is not None:
-            targets += [_target(f'{k} at T={T}: its T={base} plus 1.1 x 4 x parameters x T', at(k, T), first + 4.4*params*T, 'B') for T in Ts[1:]]
+            targets += [_target(f'{k} at T={T}: its T={base} plus 1.1 x 4 x parameters x T',
+                                at(k, T), first + 4.4*params*T, 'B') for T in Ts[1:]]
     for end in ('', *((', lean',) if lean else ())):
-        targets += [_target(f'segments{end} at T={top}: 1.25 x its T={base}', at(f'segments{end}', top), times(1.25, at(f'segments{end}', base)), 'B')]
-    targets += [_target(f'segments at T={mid}: 1/50 of stepwise{about}', at('segments', mid), times(.02, at('stepwise', mid)), 'B')]
-    return dict(task=task, Ts=list(Ts), params=params, rows=rows, threads=threads, lean=_LEAN if lean else {}, targets=targets)
+        k = f'segments{end}'
+        targets += [_target(f'{k} at T={top}: 1.25 x its T={base}',
+                            at(k, top), times(1.25, at(k, base)), 'B')]
+    targets += [_target(f'segments at T={mid}: 1/50 of stepwise{about}',
+                        at('segments', mid), times(.02, at('stepwise', mid)), 'B')]
+    return dict(task=task, Ts=list(Ts), params=params, rows=rows, threads=threads,
+                lean=_LEAN if lean else {}, targets=targets)
 
 # %% ../nbs/20_bench.ipynb #d68c17b4
-_CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32], steps=10, epochs=3, n=10, batch=256)
+_CONV = dict(net='ConvNet', args=dict(width=32, norm='instance'), shape=[3, 32, 32],
+             steps=10, epochs=3, n=10, batch=256)
 _LENET = dict(net='LeNet', args={}, shape=[1, 28, 28], steps=10, epochs=3, n=10, batch=1024)
-_SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8], steps=2, epochs=2, n=4, batch=8)
+_SMALL = dict(net='ConvNet', args=dict(width=4, depth=1, norm='instance'), shape=[3, 8, 8],
+              steps=2, epochs=2, n=4, batch=8)
 
-def _describe(t): return f"{t['net']}{''.join(f', {k} {v}' for k,v in t['args'].items())}, T={t['steps']*t['epochs']} x {t['n']} images, real batch {t['batch']}"
+def _describe(t):
+    "One line that says what a task is."
+    args = ''.join(f', {k} {v}' for k,v in t['args'].items())
+    return f"{t['net']}{args}, T={t['steps']*t['epochs']} x {t['n']} images, real batch {t['batch']}"
 
 def hypergrad(
     seed:int=0,             # of weights, images and batches
@@ -526,57 +628,79 @@ def hypergrad(
     parts=('time', 'memory', 'nets'), # what to measure
     quick:bool=False,       # tiny networks, few steps, nothing compiled, one thread: to see that it works
     threads=None,           # thread counts to try; (1, 2), or (1,) if `quick`
-    contenders=None,        # names of `CONTENDERS`, or 'module:function' of your own taking a `Problem`; the baselines always run. None: all
+    contenders=None,        # names of `CONTENDERS` (None: all), or 'module:function' that takes a `Problem`
     timeout:float=900.,     # seconds after which a contender that does not answer has failed
 ) -> dict:                  # JSON-able
-    """Time and peak memory of one exact hypergradient for every strategy, the original's algorithm, plain autograd, `higher` and `torchopt`.
-    A contender that is missing or fails is reported in its row. Raises ValueError for an unknown part or contender."""
+    """Time and peak memory of one exact hypergradient for every contender.
+    Contenders are our strategies, `higher`, `torchopt` and two baselines, which always run:
+    the original's algorithm and plain autograd. One that is missing or fails is reported in its row.
+    Raises ValueError for an unknown part or contender."""
     for k in parts:
-        if k not in ('time', 'memory', 'nets'): raise ValueError(f"parts must be among 'time', 'memory' and 'nets', got {k!r}")
+        if k not in ('time', 'memory', 'nets'):
+            raise ValueError(f"parts must be among 'time', 'memory' and 'nets', got {k!r}")
     if contenders is None: contenders = [k for k in CONTENDERS if not (quick and _compiles(k))]
     for k in contenders:
         if k not in CONTENDERS and ':' not in k: _contender(k)
-    names = [*(k for k in CONTENDERS if k in contenders or k in ('stepwise', 'whole graph')), *(k for k in contenders if k not in CONTENDERS)]
+    names = [*(k for k in CONTENDERS if k in contenders or k in ('stepwise', 'whole graph')),
+             *(k for k in contenders if k not in CONTENDERS)]
     repeats = (2 if quick else 7) if repeats is None else repeats
     threads = ((1,) if quick else (1, 2)) if threads is None else tuple(threads)
     _check_count('repeats', repeats)
     tasks = [dict(_SMALL, seed=seed)] if quick else [dict(_CONV, seed=seed), dict(_LENET, seed=seed)]
-    mem,Ts = (dict(_SMALL, seed=seed), (2, 4)) if quick else (dict(_CONV, seed=seed, n=50, batch=50, lr=.0005), (10, 100, 300, 1000))
+    if quick: mem,Ts = dict(_SMALL, seed=seed),(2, 4)
+    else: mem,Ts = dict(_CONV, seed=seed, n=50, batch=50, lr=.0005),(10, 100, 300, 1000)
     limits = {} if quick else {k: 300 if k == 'stepwise' else 100 for k in _GROWS}
-    mem_names = [k for k in names if not quick or k in ('stepwise', 'recompute', 'segments') or k not in CONTENDERS]
-    lean = [k for k in ('recompute', 'segments') if k in names and not quick and sys.platform == 'linux' and not _LEAN.keys() & os.environ]
-    out = dict(benchmark='hypergrad', quick=quick, seed=seed, repeats=repeats, machine={**machine(), **_load(), 'environment': _settings()}, versions=_versions())
+    small = 'stepwise','recompute','segments'
+    mem_names = [k for k in names if not quick or k in small or k not in CONTENDERS]
+    lean = [k for k in ('recompute', 'segments')
+            if k in names and not quick and sys.platform == 'linux' and not _LEAN.keys() & os.environ]
+    out = dict(benchmark='hypergrad', quick=quick, seed=seed, repeats=repeats,
+               machine={**machine(), **_load(), 'environment': _settings()}, versions=_versions())
     net_names = [k for k in _NETS if not (quick and _compiles(k))]
     def count(k): return (len(threads) if _compiles(k) else 1) + len(threads)*(1 + repeats) + 1
-    total = sum({'time': sum(count(k) for k in names)*len(tasks), 'memory': (len(mem_names) + len(lean))*len(Ts),
+    total = sum({'time': sum(count(k) for k in names)*len(tasks),
+                 'memory': (len(mem_names) + len(lean))*len(Ts),
                  'nets': sum(count(k) for k in net_names)*len(tasks)}[k] for k in parts)
     with progress_bar(total, 'hypergrad', show=progress) as bar:
-        def tick(what): bar.set_postfix_str(what, refresh=False); bar.update(1)
+        def tick(what):
+            bar.set_postfix_str(what, refresh=False)
+            bar.update(1)
         if 'time' in parts:
             out['time'] = []
             for task in tasks:
                 rows = _rounds(task, names, 'whole graph', 'stepwise', repeats, timeout, tick, threads)
-                conv = task['net'] == 'ConvNet'
-                targets = ([_target('recompute, eager: ratio to stepwise', _ratio(rows, 'recompute'), 1.15),
-                            _target('compiled: ratio to stepwise', _ratio(rows, 'compiled'), .65)] if conv else
-                           [_target('flat memory (recompute or compiled): ratio to stepwise', _ratio(rows, 'recompute', 'compiled'), .85)])
-                out['time'].append(dict(name=_describe(task), task=task, rows=rows, peers=_peers(rows), targets=targets))
-        if 'memory' in parts: out['memory'] = _memory(mem, Ts, mem_names, limits, timeout, tick, min(max(threads), machine()['cores']), lean)
+                if task['net'] == 'ConvNet':
+                    eager,compiled = _ratio(rows, 'recompute'),_ratio(rows, 'compiled')
+                    targets = [_target('recompute, eager: ratio to stepwise', eager, 1.15),
+                               _target('compiled: ratio to stepwise', compiled, .65)]
+                else:
+                    targets = [_target('flat memory (recompute or compiled): ratio to stepwise',
+                                       _ratio(rows, 'recompute', 'compiled'), .85)]
+                out['time'].append(dict(name=_describe(task), task=task, rows=rows, peers=_peers(rows),
+                                        targets=targets))
+        if 'memory' in parts:
+            most = min(max(threads), machine()['cores'])
+            out['memory'] = _memory(mem, Ts, mem_names, limits, timeout, tick, most, lean)
         if 'nets' in parts:
             out['nets'] = []
             for task in tasks:
                 task = {**task, 'nets': 2 if quick else 4}
                 rows = _rounds(task, net_names, 'in sequence', 'in sequence', repeats, timeout, tick, threads)
                 both = [_ratio(rows, k) for k in ('two workers, compiled', 'in sequence, compiled')]
-                targets = [_target(f"{task['nets']} networks, two workers: ratio to calls in sequence", _ratio(rows, 'two workers'), .7),
+                targets = [_target(f"{task['nets']} networks, two workers: ratio to calls in sequence",
+                                   _ratio(rows, 'two workers'), .7),
                            _target('the same, both compiled', None if None in both else both[0]/both[1], .7),
                            _target('two workers, compiled: ratio to calls in sequence', both[0], .7)]
-                out['nets'].append(dict(name=f"{task['nets']} networks: {_describe(task)}", task=task, rows=rows, targets=targets))
+                out['nets'].append(dict(name=f"{task['nets']} networks: {_describe(task)}", task=task,
+                                        rows=rows, targets=targets))
     out['machine'].update({f'{k}_after': v for k,v in _load().items()})
     return out
 
 def _load(): return dict(load=list(os.getloadavg())) if hasattr(os, 'getloadavg') else {}
-def _settings(): return {k: v for k,v in os.environ.items() if k.startswith(('MALLOC_', 'GLIBC_TUNABLES', 'LD_PRELOAD', 'OMP_', 'GOMP_')) and k != 'OMP_NUM_THREADS'}
+def _settings():
+    "The environment variables that decide how memory and threads are handed out."
+    starts = 'MALLOC_','GLIBC_TUNABLES','LD_PRELOAD','OMP_','GOMP_'
+    return {k: v for k,v in os.environ.items() if k.startswith(starts) and k != 'OMP_NUM_THREADS'}
 
 def _versions():
     "Versions of the libraries compared with; None for one that is not installed."
@@ -586,7 +710,13 @@ def _versions():
     return {k: version(k) for k in ('higher', 'torchopt')}
 
 # %% ../nbs/20_bench.ipynb #b06c5fd0
-def _bytes(b): return '' if b is None else f'{b/1e9:.2f} GB' if abs(b) >= 1e9 else f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
+def _bytes(b):
+    "A number of bytes in MB or GB; nothing for None."
+    if b is None: return ''
+    if abs(b) >= 1e9: return f'{b/1e9:.2f} GB'
+    return f'{b/1e6:.1f} MB' if abs(b) < 1e7 else f'{b/1e6:.0f} MB'
+
+def _show_error(e): return '' if e is None else e if isinstance(e, str) else f'{e:.0e}'
 
 def _print_targets(targets):
     for t in targets:
@@ -594,43 +724,59 @@ def _print_targets(targets):
         if t['met'] is None: print(f"  target  {t['what']}: not measured")
         else:
             off = f"{abs(t['value']/t['limit'] - 1):.0%}"
-            print(f"  target  {t['what']}: {show(t['value'])}, at most {show(t['limit'])}: {'met' if t['met'] else 'MISSED'}"
+            print(f"  target  {t['what']}: {show(t['value'])}, at most {show(t['limit'])}: "
+                  f"{'met' if t['met'] else 'MISSED'}"
                   f", {off} {'below' if t['value'] <= t['limit'] else 'above'} the limit")
 
 def _print_rows(rows):
     wide = max(12, *(len(k) for k in rows))
     counts = next((list(r['median']) for r in rows.values() if 'median' in r), [])
-    print(f"  {'':{wide}}" + ''.join(f" {n + ' thread' + 's'*(n != '1'):>10}" for n in counts) + f" {'ratio':>6}  {'float64':>8}  {'float32':>8}")
+    heads = ''.join(f" {n + ' thread' + 's'*(n != '1'):>10}" for n in counts)
+    print(f"  {'':{wide}}" + heads + f" {'ratio':>6}  {'float64':>8}  {'float32':>8}")
     for k,row in rows.items():
-        if 'failed' in row: print(f"  {k:{wide}} failed: {row['failed']}"); continue
-        def show(e): return '' if e is None else e if isinstance(e, str) else f'{e:.0e}'
-        print(f"  {k:{wide}}" + ''.join(f" {f'{v*1e3:.1f} ms':>10}" for v in row['median'].values()) + f" {row.get('ratio', math.nan):6.2f}  {show(row['error']):>8}  {show(row['error32']):>8}" +
-              (f"  compiling {row['compile']:.0f} s, pays after {row['break_even']:,} hypergradients" if row.get('break_even') else
-               f"  compiling {row['compile']:.0f} s, never pays" if 'compile' in row else ''))
+        if 'failed' in row:
+            print(f"  {k:{wide}} failed: {row['failed']}")
+            continue
+        times = ''.join(f" {f'{v*1e3:.1f} ms':>10}" for v in row['median'].values())
+        ratio = f" {row.get('ratio', math.nan):6.2f}"
+        errors = f"  {_show_error(row['error']):>8}  {_show_error(row['error32']):>8}"
+        if row.get('break_even'):
+            pays = f"  compiling {row['compile']:.0f} s, pays after {row['break_even']:,} hypergradients"
+        elif 'compile' in row: pays = f"  compiling {row['compile']:.0f} s, never pays"
+        else: pays = ''
+        print(f"  {k:{wide}}" + times + ratio + errors + pays)
 
 def print_hypergrad(out:dict):
     "The result of `hypergrad` as tables: a line for each contender."
     m,judge = out['machine'],not out['quick']   # a quick run is too little work to judge anyone by
-    print(f"torch {m['torch']}, {m['cores']} cores ({m['machine']}), " + ', '.join(f"{k} {v or 'not installed'}" for k,v in out['versions'].items()) +
-          (f", load {m['load'][0]:.1f} before and {m['load_after'][0]:.1f} after" if 'load' in m else '') + ''.join(f', {k}={v}' for k,v in m['environment'].items()))
+    versions = ', '.join(f"{k} {v or 'not installed'}" for k,v in out['versions'].items())
+    load = f", load {m['load'][0]:.1f} before and {m['load_after'][0]:.1f} after" if 'load' in m else ''
+    settings = ''.join(f', {k}={v}' for k,v in m['environment'].items())
+    print(f"torch {m['torch']}, {m['cores']} cores ({m['machine']}), " + versions + load + settings)
     for t in out.get('time', []):
-        print(f"\n{t['name']}; medians of {out['repeats']}, ratio to stepwise, each at its faster thread count")
+        print(f"\n{t['name']}; medians of {out['repeats']}, ratio to stepwise, "
+              'each at its faster thread count')
         _print_rows(t['rows'])
         if judge:
             print(f"  check   {t['peers']['verdict']}")
             _print_targets(t['targets'])
     if mem := out.get('memory'):
         t = mem['task']
-        print(f"\npeak memory: {t['net']}, {t['steps']} steps of {t['n']} images, T by epochs" + (f", {mem['params']:,} parameters" if mem['params'] else ''))
+        params = f", {mem['params']:,} parameters" if mem['params'] else ''
+        print(f"\npeak memory: {t['net']}, {t['steps']} steps of {t['n']} images, T by epochs" + params)
         wide = max(12, *(len(k) for k in mem['rows']))
         print(f"  {'':{wide}}" + ''.join(f" {f'T={T}':>10}" for T in mem['Ts']))
+        def show(c): return 'failed' if 'failed' in c else '~'*('extrapolated' in c) + _bytes(c.get('bytes'))
         for k,row in mem['rows'].items():
             cells = [row.get(str(T), {}) for T in mem['Ts']]
-            print(f'  {k:{wide}}' + ''.join(f" {'failed' if 'failed' in c else ('~' if 'extrapolated' in c else '') + _bytes(c.get('bytes')):>10}" for c in cells) +
-                  ''.join(f"  T={T}: {c['failed']}" for T,c in zip(mem['Ts'], cells) if 'failed' in c))
-        if any('extrapolated' in c for r in mem['rows'].values() for c in r.values()): print('  ~ not measured: a straight line through the two largest T that were')
+            failed = ''.join(f"  T={T}: {c['failed']}" for T,c in zip(mem['Ts'], cells) if 'failed' in c)
+            print(f'  {k:{wide}}' + ''.join(f' {show(c):>10}' for c in cells) + failed)
+        if any('extrapolated' in c for r in mem['rows'].values() for c in r.values()):
+            print('  ~ not measured: a straight line through the two largest T that were')
         errors = [_worst(r.get(str(T), {}).get('error') for r in mem['rows'].values()) for T in mem['Ts']]
-        if any(errors): print(f"  {'float32':{wide}}" + ''.join(f" {'' if e is None else e if isinstance(e, str) else f'{e:.0e}':>10}" for e in errors) + '  largest difference')
+        if any(errors):
+            print(f"  {'float32':{wide}}" + ''.join(f' {_show_error(e):>10}' for e in errors)
+                  + '  largest difference')
         if mem.get('lean'): print('  lean: with ' + ' '.join(f'{k}={v}' for k,v in mem['lean'].items()))
         if judge: _print_targets(mem['targets'])
     for t in out.get('nets', []):
@@ -639,24 +785,33 @@ def print_hypergrad(out:dict):
         if judge: _print_targets(t['targets'])
 
 def plot_hypergrad(out:dict):
-    "Time and peak memory against T for every contender, as a matplotlib figure. Raises ValueError if the result has no part 'memory'."
+    """Time and peak memory against T for every contender, as a matplotlib figure.
+    Raises ValueError if the result has no part 'memory'."""
     if 'memory' not in out: raise ValueError("out must hold the part 'memory', got a result without it")
     import matplotlib.pyplot as plt
     mem = out['memory']
     fig,axs = plt.subplots(1, 2, figsize=(9, 3.6), layout='constrained')
-    colours = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#D55E00', '#0072B2', '#CC79A7', '#999999', '#B8A800')   # Okabe and Ito's, the yellow darkened, and a gray
+    # Okabe and Ito's, the yellow darkened, and a gray
+    colours = ('#000000', '#E69F00', '#56B4E9', '#009E73', '#D55E00', '#0072B2', '#CC79A7',
+               '#999999', '#B8A800')
     names = [k for k in mem['rows'] if not k.endswith(', lean')]
     for k,row in mem['rows'].items():
         i = names.index(k.removesuffix(', lean')) % 9   # a lean row looks like its contender's, hollow
-        style = dict(color=colours[i], marker='oDs^vPX<>'[i], ms=5, lw=1.4, **({} if k in names else dict(ls='--', mfc='white')))
+        style = dict(color=colours[i], marker='oDs^vPX<>'[i], ms=5, lw=1.4)
+        if k not in names: style |= dict(ls='--', mfc='white')
         done = [(int(T), c) for T,c in row.items() if 'bytes' in c and 'extrapolated' not in c]
         if not done: continue
         line = [(int(T), c['bytes']/1e6) for T,c in row.items() if 'bytes' in c]
         axs[0].plot([T for T,_ in done], [c['seconds'] for _,c in done], label=k, **style)
         axs[1].plot([T for T,_ in done], [c['bytes']/1e6 for _,c in done], label=k, **style)
-        if len(line) > len(done): axs[1].plot(*zip(*line[len(done)-1:]), **{**style, 'ls': ':', 'mfc': 'white'}, zorder=1)
-    axs[0].set(title='time of one call', ylabel='seconds'); axs[1].set(title='peak memory (dotted: extrapolated)', ylabel='MB')
-    for ax in axs: ax.set(xscale='log', yscale='log', xlabel='inner steps T'); ax.grid(alpha=.3)
+        if len(line) > len(done):
+            dotted = {**style, 'ls': ':', 'mfc': 'white'}
+            axs[1].plot(*zip(*line[len(done)-1:]), **dotted, zorder=1)
+    axs[0].set(title='time of one call', ylabel='seconds')
+    axs[1].set(title='peak memory (dotted: extrapolated)', ylabel='MB')
+    for ax in axs:
+        ax.set(xscale='log', yscale='log', xlabel='inner steps T')
+        ax.grid(alpha=.3)
     axs[1].legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False)
     plt.close(fig)
     return fig
@@ -672,11 +827,14 @@ def _ranks_worker(path, seed, task, iters):
         shape,n = tuple(task['shape']),512
         x,y = torch.randn((n, *shape), generator=g),torch.arange(n) % 10
         data = data_from_tensors(x, y, x[:10], y[:10], name='random')
-        syn = Synthetic.noise(shape, 10, ipc=task['ipc'], steps=task['steps'], epochs=task['epochs'], lr=.001, seed=seed)
-        source,times = RandomInit(lambda: make_net(task['net'], shape=shape, n_classes=10), seed),[]
+        syn = Synthetic.noise(shape, 10, ipc=task['ipc'], steps=task['steps'], epochs=task['epochs'],
+                              lr=.001, seed=seed)
+        source = RandomInit(lambda: make_net(task['net'], shape=shape, n_classes=10), seed)
+        times = []
         class Clock:
             def after_step(self, loop): times.append(time.perf_counter())
-        distill(syn, source, data, Unroll('recompute'), iters=iters, batch_size=task['batch'], n_nets=task['nets'], n_valid=0, keep='last', progress=False, cbs=[Clock()], seed=seed)
+        distill(syn, source, data, Unroll('recompute'), iters=iters, batch_size=task['batch'],
+                n_nets=task['nets'], n_valid=0, keep='last', progress=False, cbs=[Clock()], seed=seed)
         if Ranks().rank == 0:
             with open(path, 'w') as f: json.dump([b - a for a,b in zip(times, times[1:])], f)
 
@@ -686,32 +844,46 @@ def ranks(
     progress:bool=True,     # show a progress bar
     repeats:int=3,          # runs of each
     iters:int=13,           # outer steps a run; the first does not count
-    task=None,              # dict with net, shape, ipc, steps, epochs, batch and nets; by default LeNet, T=30 x 10 images, real batch 256, four networks
+    task=None,              # dict with net, shape, ipc, steps, epochs, batch and nets; None: that named below
 ) -> dict:                  # JSON-able
-    "Outer steps a second of two processes against one, each on one thread, sharing the networks of an outer step under torchrun."
-    _check_count('repeats', repeats); _check_count('iters', iters, 2)
+    """Outer steps a second of two processes against one, under torchrun.
+    They share the networks of an outer step; each has one thread.
+    The task, if not given: LeNet, T=30 x 10 images, real batch 256, four networks."""
+    _check_count('repeats', repeats)
+    _check_count('iters', iters, 2)
     task = task or dict(net='LeNet', shape=[1, 28, 28], ipc=1, steps=10, epochs=3, batch=256, nets=4)
     times = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as tmp,progress_bar(2*repeats, 'ranks', show=progress) as bar:
         for i in range(repeats):
             for k in (1, 2) if i % 2 == 0 else (2, 1):
                 path = os.path.join(tmp, 'times.json')
-                code = f'from dd_nb.bench import _ranks_worker; _ranks_worker({path!r}, {seed}, {task!r}, {iters})'
-                done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={k}', '--no-python', sys.executable, '-c', code],
-                                      capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-                if done.returncode: raise RuntimeError(f'{k} processes failed: {(done.stderr.strip().splitlines() or ["no output"])[-1]}')
+                code = ('from dd_nb.bench import _ranks_worker; '
+                        f'_ranks_worker({path!r}, {seed}, {task!r}, {iters})')
+                command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+                           f'--nproc-per-node={k}', '--no-python', sys.executable, '-c', code]
+                done = subprocess.run(command, capture_output=True, text=True,
+                                      env={**os.environ, 'OMP_NUM_THREADS': '1'})
+                if done.returncode:
+                    last = (done.stderr.strip().splitlines() or ['no output'])[-1]
+                    raise RuntimeError(f'{k} processes failed: {last}')
                 with open(path) as f: times[k].append(json.load(f))
                 bar.update(1)
     seconds = {k: statistics.median(t for run in v for t in run) for k,v in times.items()}
-    return dict(benchmark='ranks', seed=seed, repeats=repeats, task=task, machine={**machine(), **_load()}, times=times, seconds=seconds, ratio=seconds[1]/seconds[2],
-                targets=[dict(what='outer steps a second, two processes against one: at least 1.5 times', value=seconds[1]/seconds[2], met=seconds[1]/seconds[2] >= 1.5)])
+    ratio = seconds[1]/seconds[2]
+    targets = [dict(what='outer steps a second, two processes against one: at least 1.5 times',
+                    value=ratio, met=ratio >= 1.5)]
+    return dict(benchmark='ranks', seed=seed, repeats=repeats, task=task, machine={**machine(), **_load()},
+                times=times, seconds=seconds, ratio=ratio, targets=targets)
 
 def print_ranks(out:dict):
     "The result of `ranks` as a few lines of text."
     t = out['task']
-    print(f"{t['nets']} x {t['net']}, T={t['steps']*t['epochs']}, {out['machine']['cores']} cores, torch {out['machine']['torch']}; medians over {out['repeats']} runs each, one thread a process")
-    for k,v in out['seconds'].items(): print(f"  {k} process{'es' if int(k) > 1 else ''}  {v*1e3:8.0f} ms an outer step")
-    print(f"  ratio        {out['ratio']:.2f} times as many outer steps a second; target 1.5, {'met' if out['targets'][0]['met'] else 'missed'}")
+    print(f"{t['nets']} x {t['net']}, T={t['steps']*t['epochs']}, {out['machine']['cores']} cores, "
+          f"torch {out['machine']['torch']}; medians over {out['repeats']} runs each, one thread a process")
+    for k,v in out['seconds'].items():
+        print(f"  {k} process{'es' if int(k) > 1 else ''}  {v*1e3:8.0f} ms an outer step")
+    met = 'met' if out['targets'][0]['met'] else 'missed'
+    print(f"  ratio        {out['ratio']:.2f} times as many outer steps a second; target 1.5, {met}")
 
 BENCHES['ranks'] = ranks,print_ranks
 
@@ -724,7 +896,8 @@ def _train_stack(nets, x, y, steps, batch_size):
     for t in range(1, steps+1):
         idx = torch.randint(len(y), (len(nets), batch_size))
         for k,g in each(params, x[idx], y[idx]).items():
-            m[k].lerp_(g, .1); v[k].mul_(.999).addcmul_(g, g, value=.001)
+            m[k].lerp_(g, .1)
+            v[k].mul_(.999).addcmul_(g, g, value=.001)
             params[k] = params[k] - 1e-3*(m[k]/(1-.9**t))/((v[k]/(1-.999**t)).sqrt() + 1e-8)
     return params
 
@@ -738,30 +911,46 @@ def pool(
     net:str='LeNet',    # the network, for pictures of 1 x 28 x 28
 ) -> dict:              # JSON-able
     "Seconds for each network of a pool, trained one after the other, side by side, and as one stack."
-    for k,v in dict(repeats=repeats, nets=nets, steps=steps).items(): _check_count(k, v, 3 if k == 'nets' else 1)
-    g,threads,batch = torch.Generator().manual_seed(seed),torch.get_num_threads(),128
+    for k,v in dict(repeats=repeats, nets=nets, steps=steps).items():
+        _check_count(k, v, 3 if k == 'nets' else 1)
+    g = torch.Generator().manual_seed(seed)
+    threads,batch = torch.get_num_threads(),128
     x = torch.randn((steps*batch, 1, 28, 28), generator=g)
     data = data_from_tensors(x, torch.arange(len(x)) % 10, x[:10], torch.arange(10), name='random')
     def make(): return make_net(net, shape=data.shape, n_classes=10)
     def files(workers):
-        with tempfile.TemporaryDirectory() as tmp: pretrain(make, data, tmp, n=nets, epochs=1, batch_size=batch, seed=seed, workers=workers, progress=False)
-    ways = {'one after the other, one thread': (1, lambda: files(1)), 'one after the other, all threads': (threads, lambda: files(1)), 'a core each': (threads, lambda: files(threads)),
-            'one stack': (threads, lambda: _train_stack([make() for _ in range(nets)], data.x_train, data.y_train, steps, batch))}
+        with tempfile.TemporaryDirectory() as tmp:
+            pretrain(make, data, tmp, n=nets, epochs=1, batch_size=batch, seed=seed, workers=workers,
+                     progress=False)
+    def stack():
+        return _train_stack([make() for _ in range(nets)], data.x_train, data.y_train, steps, batch)
+    ways = {'one after the other, one thread': (1, lambda: files(1)),
+            'one after the other, all threads': (threads, lambda: files(1)),
+            'a core each': (threads, lambda: files(threads)),
+            'one stack': (threads, stack)}
     times = {k: [] for k in ways}
     try:
         with progress_bar(repeats*len(ways), 'pool', show=progress) as bar:
             for k,(n,f) in [*ways.items()]*repeats:
                 torch.set_num_threads(n)
-                t = time.perf_counter(); f(); times[k].append((time.perf_counter() - t)/nets)
+                t = time.perf_counter()
+                f()
+                times[k].append((time.perf_counter() - t)/nets)
                 bar.update(1)
     finally: torch.set_num_threads(threads)
     seconds = {k: statistics.median(v) for k,v in times.items()}
-    return dict(benchmark='pool', seed=seed, repeats=repeats, net=net, nets=nets, steps=steps, batch=batch, machine={**machine(), **_load()}, times=times, seconds=seconds,
-                targets=[dict(what='a core each is the fastest way', value=min(v for k,v in seconds.items() if k != 'a core each')/seconds['a core each'], met=seconds['a core each'] == min(seconds.values()))])
+    ours = seconds['a core each']
+    others = min(v for k,v in seconds.items() if k != 'a core each')
+    targets = [dict(what='a core each is the fastest way', value=others/ours,
+                    met=ours == min(seconds.values()))]
+    return dict(benchmark='pool', seed=seed, repeats=repeats, net=net, nets=nets, steps=steps, batch=batch,
+                machine={**machine(), **_load()}, times=times, seconds=seconds, targets=targets)
 
 def print_pool(out:dict):
     "The result of `pool` as a few lines of text."
-    print(f"{out['nets']} x {out['net']}, {out['steps']} steps of {out['batch']} images; {out['machine']['cores']} cores, torch {out['machine']['torch']}; seconds a network, medians of {out['repeats']}")
+    print(f"{out['nets']} x {out['net']}, {out['steps']} steps of {out['batch']} images; "
+          f"{out['machine']['cores']} cores, torch {out['machine']['torch']}; "
+          f"seconds a network, medians of {out['repeats']}")
     best = min(out['seconds'].values())
     for k,v in out['seconds'].items(): print(f"  {k:34} {v:7.2f}  {v/best:5.2f} times the fastest")
 
@@ -770,7 +959,8 @@ BENCHES['pool'] = pool,print_pool
 # %% ../nbs/20_bench.ipynb #0c3172ec
 BN_KINDS = 'as in the recipe','short','pre-trained'   # kinds of training
 BN_ROWS = 'constants',*BN_POLICIES
-NORM_ROWS = {'instance norm': 'instance', 'group norm': 'group', 'no norm': 'none'}   # other networks, without statistics
+# other networks, without statistics
+NORM_ROWS = {'instance norm': 'instance', 'group norm': 'group', 'no norm': 'none'}
 BN_MIXED = 'tracked','no norm','both'                 # sets that are judged on networks of several kinds
 BN_NETS = 'batch','none','instance'                   # these, by their norm
 
@@ -780,7 +970,8 @@ class _Constants(Unroll):
     def __call__(self, syn, state, batch):
         x,y = batch
         def constant(s): return replace(s, buffers={k: v.detach() for k,v in s.buffers.items()})
-        return unroll(syn, state, lambda s: real_loss(constant(s), x, y, self.chunk, self.compile), self.strategy, compile=self.compile)
+        def loss(s): return real_loss(constant(s), x, y, self.chunk, self.compile)
+        return unroll(syn, state, loss, self.strategy, compile=self.compile)
 
 def _bn_rows(kind): return (*BN_ROWS, *NORM_ROWS, 'both') if kind == BN_KINDS[0] else BN_ROWS
 
@@ -791,24 +982,32 @@ def _bn_recipe(recipe, row):
     return replace(recipe, bn=row if row in BN_POLICIES else 'tracked')
 
 def _bn_set(job):
-    "Make one set and its scores, or find them: the networks' accuracies by its own policy, by the ordinary loop and, for some, on other kinds of network."
+    """Make one set and its scores, or find them.
+    The scores are the networks' accuracies by its own policy, by the ordinary loop and, for some,
+    on other kinds of network."""
     torch.set_num_threads(1)
-    path,recipe,row,pool,seed,root,nets = (job[k] for k in ('path', 'recipe', 'row', 'pool', 'seed', 'root', 'nets'))
-    own,scores = _bn_recipe(recipe, row),Path(path).with_suffix('.json')
+    path,recipe,row,pool = (job[k] for k in ('path', 'recipe', 'row', 'pool'))
+    seed,root,nets = (job[k] for k in ('seed', 'root', 'nets'))
+    own = _bn_recipe(recipe, row)
+    scores = Path(path).with_suffix('.json')
     made = json.loads(json.dumps(dict(row=row, pool=bool(pool), recipe=asdict(own))))
     def same(notes):
-        if {k: notes.get(k) for k in made} != made: raise ValueError(f'folder must be empty or of the same settings, got {path!r}, which was made by others')
+        if {k: notes.get(k) for k in made} != made:
+            raise ValueError(f'folder must be empty or of the same settings, got {path!r}, '
+                             'which was made by others')
     if scores.exists():
         kept = json.loads(scores.read_text())
         same(kept)
         if kept['nets'] == nets: return kept['scores']
     data = recipe_data(recipe, root)
     if pool: source = PretrainedPool(pool, _net_fn(recipe, data), held_out=2/3)
-    elif row == 'both': source = Mixture(*(recipe_source(_bn_norm(recipe, n), data, seed) for n in BN_NETS[:2]))
+    elif row == 'both':
+        source = Mixture(*(recipe_source(_bn_norm(recipe, n), data, seed) for n in BN_NETS[:2]))
     else: source = recipe_source(own, data, seed)
     if not os.path.exists(path):
         syn = recipe_start(own, data, seed)
-        history = distill(syn, source, data, (_Constants if row == 'constants' else Unroll)(**own.unroll), seed=seed, progress=False, **own.distill)
+        objective = (_Constants if row == 'constants' else Unroll)(**own.unroll)
+        history = distill(syn, source, data, objective, seed=seed, progress=False, **own.distill)
         syn.meta['bench'] = dict(made, seconds=history.seconds[-1], skipped=history.skipped)
         syn.save(path)
     syn = Synthetic.load(path)
@@ -816,7 +1015,8 @@ def _bn_set(job):
     def score(syn, source): return evaluate(syn, source, data, nets).all
     out = dict(own=score(syn, source), seconds=syn.meta['bench']['seconds'])
     out['ordinary'] = out['own'] if syn.bn == 'tracked' else score(syn.with_bn('tracked'), source)
-    if row in BN_MIXED and job['kind'] == BN_KINDS[0]: out['elsewhere'] = {n: score(syn, recipe_source(_bn_norm(recipe, n), data, seed)) for n in BN_NETS}
+    if row in BN_MIXED and job['kind'] == BN_KINDS[0]:
+        out['elsewhere'] = {n: score(syn, recipe_source(_bn_norm(recipe, n), data, seed)) for n in BN_NETS}
     write_atomic(scores, json.dumps(dict(made, nets=nets, scores=out)).encode())
     return json.loads(json.dumps(out))
 
@@ -825,7 +1025,9 @@ def _bn_cost(job):
     torch.set_num_threads(1)
     data = load_data(job['recipe'].data, root=job['root'])
     own = _bn_recipe(job['recipe'], job['row'])
-    syn,state,batch = recipe_start(own, data, 0),recipe_source(own, data, 0).draw()[0],data.batch(own.distill['batch_size'], torch.Generator().manual_seed(0))
+    syn = recipe_start(own, data, 0)
+    state = recipe_source(own, data, 0).draw()[0]
+    batch = data.batch(own.distill['batch_size'], torch.Generator().manual_seed(0))
     objective = (_Constants if job['row'] == 'constants' else Unroll)('recompute')
     def once():
         t = time.perf_counter()
@@ -848,12 +1050,14 @@ def batchnorm(
     short=None,             # what the short training changes: dict with syn and distill
     other:str='usps',       # what networks are pre-trained on
     pool:int=60,            # how many of them; two thirds are held out
-    cost:bool=True,         # also measure the time and memory of a hypergradient, for which the machine should be quiet
+    cost:bool=True,         # also measure time and memory of a hypergradient, on a quiet machine
     repeats:int=5,          # of the timing
 ) -> dict:                  # JSON-able
-    "Policies for BatchNorm's statistics: accuracies of sets made by each, differences from `tracked` on the same networks, time and memory."
+    """Policies for BatchNorm's statistics: accuracies of sets made by each, and what a hypergradient costs.
+    Differences are from `tracked`, on the same networks."""
     for k,v in dict(sets=sets, nets=nets, repeats=repeats, iters=iters).items(): _check_count(k, v)
-    recipe,short = recipe or get_recipe('mnist-bn-100'),short or dict(syn=dict(steps=2, ipc=5, epochs=1), distill=dict(batch_size=128))
+    recipe = recipe or get_recipe('mnist-bn-100')
+    short = short or dict(syn=dict(steps=2, ipc=5, epochs=1), distill=dict(batch_size=128))
     recipe = replace(recipe, distill={**recipe.distill, 'iters': iters})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -863,42 +1067,62 @@ def batchnorm(
     seeds = range(seed, seed + sets)
     jobs = [(kind, row, s) for s in seeds for kind in BN_KINDS for row in _bn_rows(kind)]
     def job(kind, row, s):
-        case = recipe if kind == BN_KINDS[0] else replace(recipe, syn={**recipe.syn, **short['syn']}, unroll={}, distill={**recipe.distill, **short.get('distill', {})})
-        return dict(path=str(folder/f'{kind}-{row}-s{s}.safetensors'.replace(' ', '-')), recipe=case, kind=kind, row=row, pool=str(folder/'pool') if kind == 'pre-trained' else None, seed=s, root=root, nets=nets)
+        if kind == BN_KINDS[0]: case = recipe
+        else:
+            case = replace(recipe, syn={**recipe.syn, **short['syn']}, unroll={},
+                           distill={**recipe.distill, **short.get('distill', {})})
+        path = folder/f'{kind}-{row}-s{s}.safetensors'.replace(' ', '-')
+        return dict(path=str(path), recipe=case, kind=kind, row=row,
+                    pool=str(folder/'pool') if kind == 'pre-trained' else None, seed=s, root=root, nets=nets)
     with ProcessPoolExecutor(workers or machine()['cores'], mp_context=get_context('spawn')) as ex:
         with progress_bar(len(jobs), 'batchnorm', 'set', show=progress) as bar:
             scores = {}
-            for j,s in zip(jobs, ex.map(_bn_set, [job(*j) for j in jobs])): scores[j] = s; bar.update(1)
+            for j,s in zip(jobs, ex.map(_bn_set, [job(*j) for j in jobs])):
+                scores[j] = s
+                bar.update(1)
     costs = {}
     for p in (*BN_ROWS, *NORM_ROWS) if cost else ():   # each in a process of its own, for the memory's sake
-        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: costs[p] = ex.submit(_bn_cost, dict(recipe=recipe, row=p, root=root, repeats=repeats)).result()
+        task = dict(recipe=recipe, row=p, root=root, repeats=repeats)
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex:
+            costs[p] = ex.submit(_bn_cost, task).result()
     def summary(kind, row, *by):
         def get(row):
             out = [scores[kind, row, s] for s in seeds]
             for k in by: out = [o[k] for o in out]
             return out
         all = get(row)
-        difference,half = interval([statistics.mean(a - b for a,b in zip(v, w)) for v,w in zip(all, get('tracked'))])
-        return dict(mean=statistics.mean(a for v in all for a in v), std=statistics.stdev(a for v in all for a in v), all=all, difference=difference, half=half)
-    rows = {f'{kind}, {row}': dict(kind=kind, row=row, seconds=[scores[kind, row, s]['seconds'] for s in seeds], own=summary(kind, row, 'own'), ordinary=summary(kind, row, 'ordinary'))
-            for kind in BN_KINDS for row in _bn_rows(kind) if row != 'both'}   # a mean over networks of two kinds says little
+        means = [statistics.mean(a - b for a,b in zip(v, w)) for v,w in zip(all, get('tracked'))]
+        difference,half = interval(means)
+        return dict(mean=statistics.mean(a for v in all for a in v),
+                    std=statistics.stdev(a for v in all for a in v),
+                    all=all, difference=difference, half=half)
+    rows = {f'{kind}, {row}': dict(kind=kind, row=row,
+                                   seconds=[scores[kind, row, s]['seconds'] for s in seeds],
+                                   own=summary(kind, row, 'own'), ordinary=summary(kind, row, 'ordinary'))
+            for kind in BN_KINDS for row in _bn_rows(kind)
+            if row != 'both'}   # a mean over networks of two kinds says little
     elsewhere = {row: {n: summary(BN_KINDS[0], row, 'elsewhere', n) for n in BN_NETS} for row in BN_MIXED}
-    return dict(benchmark='batchnorm', seed=seed, sets=sets, nets=nets, recipe=asdict(recipe), short=short, other=other, machine={**machine(), **_load()}, rows=rows, elsewhere=elsewhere, cost=costs)
+    return dict(benchmark='batchnorm', seed=seed, sets=sets, nets=nets, recipe=asdict(recipe), short=short,
+                other=other, machine={**machine(), **_load()}, rows=rows, elsewhere=elsewhere, cost=costs)
 
 def print_batchnorm(out:dict):
     "The result of `batchnorm` as a table."
     def show(s): return f"{s['mean']:6.1%} +- {s['std']:5.1%}  ({s['difference']:+.1%} +- {s['half']:.1%})"
-    print(f"{out['sets']} sets a policy x {out['nets']} networks; accuracy by the set's own policy and by an ordinary user's train() and eval(), difference from `tracked` with its 95 % interval")
-    for k,r in out['rows'].items(): print(f"  {k:32} {show(r['own'])}   {show(r['ordinary'])}   {statistics.mean(r['seconds']):5.0f} s")
+    print(f"{out['sets']} sets a policy x {out['nets']} networks; accuracy by the set's own policy and by an "
+          "ordinary user's train() and eval(), difference from `tracked` with its 95 % interval")
+    for k,r in out['rows'].items():
+        print(f"  {k:32} {show(r['own'])}   {show(r['ordinary'])}   {statistics.mean(r['seconds']):5.0f} s")
     for k,r in out['elsewhere'].items():
         for n,s in r.items(): print(f"  {k + ', on networks with norm ' + n:48} {show(s)}")
-    for k,c in out['cost'].items(): print(f"  one hypergradient, {k:14} {c['seconds']:6.2f} s  {_bytes(c['bytes'])}")
+    for k,c in out['cost'].items():
+        print(f"  one hypergradient, {k:14} {c['seconds']:6.2f} s  {_bytes(c['bytes'])}")
 
 BENCHES['batchnorm'] = batchnorm,print_batchnorm
 
 # %% ../nbs/20_bench.ipynb #aa3788dd
 def _one_by_one(states, x, y, data, epochs):
-    "The loop that one would write first, for `epochs` of full batches: tensors, no DataLoader, the test set scored once."
+    """The loop that one would write first, for `epochs` of full batches.
+    It takes tensors and no DataLoader, and scores the test set once."""
     out = []
     for s in states:
         net = s.module().train()
@@ -909,7 +1133,9 @@ def _one_by_one(states, x, y, data, epochs):
             loss_fn(net(x), y).backward()
             opt.step()
         net.eval()
-        with torch.no_grad(): out.append(sum((net(a).argmax(1) == b).sum().item() for a,b in data.test_batches(256))/len(data.y_test))
+        with torch.no_grad():
+            hits = sum((net(a).argmax(1) == b).sum().item() for a,b in data.test_batches(256))
+        out.append(hits/len(data.y_test))
     return out
 
 def side_by_side(
@@ -923,38 +1149,57 @@ def side_by_side(
     epochs:int=300,         # as in the protocol
     repeats:int=3,          # of each way, in turn
 ) -> dict:                  # JSON-able
-    "Twenty networks judged at once, a core each, against one after the other at the faster number of threads."
+    "Twenty networks judged at once, a core each, against one after the other at the faster thread count."
     for k,v in dict(nets=nets, ipc=ipc, epochs=epochs, repeats=repeats).items(): _check_count(k, v)
     archs = archs or {'LeNet': dict(name='LeNet'), 'ConvNet of width 32': dict(name='ConvNet', width=32)}
-    data,before = load_data(name, root=root),torch.get_num_threads()
+    data = load_data(name, root=root)
+    before = torch.get_num_threads()
     syn = Synthetic.real(data, ipc=ipc, seed=seed)
     x,y = syn.images[0].detach(),syn.labels[0]
     cores,rows = machine()['cores'],{}
     try:
         with progress_bar(len(archs)*(2 + 2*repeats), 'side-by-side', 'run', show=progress) as bar:
             for arch,spec in archs.items():
-                source = RandomInit(lambda: make_net(**spec, shape=data.shape, n_classes=data.n_classes), seed).held_out(seed)
-                states,times,accs = source.draw(nets),{},{}
+                def make(): return make_net(**spec, shape=data.shape, n_classes=data.n_classes)
+                source = RandomInit(make, seed).held_out(seed)
+                states = source.draw(nets)
+                times,accs = {},{}
                 def timed(way, threads, f):
                     torch.set_num_threads(threads)
-                    t = time.perf_counter(); accs[way] = f(); times.setdefault(way, []).append(time.perf_counter() - t); bar.update(1)
+                    t = time.perf_counter()
+                    accs[way] = f()
+                    times.setdefault(way, []).append(time.perf_counter() - t)
+                    bar.update(1)
+                protocol = Protocol(epochs=epochs, batch_size=len(y))
+                def together():
+                    fresh = RandomInit(source.make_net, seed)
+                    return benchmark((x, y), data, fresh, protocol, nets, seed, cores).all
                 for n in (1, 2): timed(f'{n} threads', n, lambda: _one_by_one(states[:2], x, y, data, epochs))
                 faster = min((1, 2), key=lambda n: times[f'{n} threads'][0])
                 for _ in range(repeats):
                     timed('one by one', faster, lambda: _one_by_one(states, x, y, data, epochs))
-                    timed('side by side', cores, lambda: benchmark((x, y), data, RandomInit(source.make_net, seed), Protocol(epochs=epochs, batch_size=len(y)), nets, seed, cores).all)
+                    timed('side by side', cores, together)
                 seconds = {k: statistics.median(v) for k,v in times.items()}
-                rows[arch] = dict(threads=faster, times=times, seconds=seconds, ratio=seconds['side by side']/seconds['one by one'],
-                                  accuracy={k: statistics.mean(accs[k]) for k in ('one by one', 'side by side')}, largest_difference=max(abs(a - b) for a,b in zip(accs['one by one'], accs['side by side'])))
+                one,side = accs['one by one'],accs['side by side']
+                rows[arch] = dict(threads=faster, times=times, seconds=seconds,
+                                  ratio=seconds['side by side']/seconds['one by one'],
+                                  accuracy={'one by one': statistics.mean(one),
+                                            'side by side': statistics.mean(side)},
+                                  largest_difference=max(abs(a - b) for a,b in zip(one, side)))
     finally: torch.set_num_threads(before)
-    return dict(benchmark='side-by-side', seed=seed, data=name, nets=nets, ipc=ipc, epochs=epochs, repeats=repeats, machine={**machine(), **_load()}, rows=rows)
+    return dict(benchmark='side-by-side', seed=seed, data=name, nets=nets, ipc=ipc, epochs=epochs,
+                repeats=repeats, machine={**machine(), **_load()}, rows=rows)
 
 def print_side_by_side(out:dict):
     "The result of `side_by_side` as a few lines of text."
-    print(f"{out['nets']} networks on {10*out['ipc']} images of {out['data']}, {out['epochs']} epochs, median of {out['repeats']}")
+    print(f"{out['nets']} networks on {10*out['ipc']} images of {out['data']}, {out['epochs']} epochs, "
+          f"median of {out['repeats']}")
     for k,r in out['rows'].items():
-        print(f"  {k:22} one by one ({r['threads']} thread{'s'*(r['threads'] > 1)}) {r['seconds']['one by one']:6.1f} s, side by side {r['seconds']['side by side']:6.1f} s, ratio {r['ratio']:.2f}; "
-              f"accuracy {r['accuracy']['one by one']:.1%} and {r['accuracy']['side by side']:.1%}")
+        threads = f"{r['threads']} thread{'s'*(r['threads'] > 1)}"
+        s,a = r['seconds'],r['accuracy']
+        print(f"  {k:22} one by one ({threads}) {s['one by one']:6.1f} s, "
+              f"side by side {s['side by side']:6.1f} s, ratio {r['ratio']:.2f}; "
+              f"accuracy {a['one by one']:.1%} and {a['side by side']:.1%}")
 
 BENCHES['side-by-side'] = side_by_side,print_side_by_side
 
@@ -962,8 +1207,8 @@ BENCHES['side-by-side'] = side_by_side,print_side_by_side
 def _made_for(syn, data, path):
     "A set that is kept in a folder; raises ValueError if it was made for other data than these."
     if syn.meta.get('data', {}).get('digest', data.digest) != data.digest:
-        raise ValueError(f'folder must be empty or of the same data, got {str(path)!r}, which was made for others '
-                         f'named {data.name!r}')
+        raise ValueError(f'folder must be empty or of the same data, got {str(path)!r}, '
+                         f'which was made for others named {data.name!r}')
     return syn
 
 class _Cells:
@@ -975,11 +1220,15 @@ class _Cells:
     def __enter__(self): return self
     def __exit__(self, *_): self.bar.close()
     def __call__(self, name, key, f):
-        "The score of `f()`, or what is kept for this key, as a dict; raises ValueError if another key has that name."
-        path,key = self.folder/(''.join(c if c.isalnum() else '-' for c in name) + '.json'),json.loads(json.dumps(key))
+        """The score of `f()`, or what is kept for this key, as a dict.
+        Raises ValueError if another key has that name."""
+        path = self.folder/(''.join(c if c.isalnum() else '-' for c in name) + '.json')
+        key = json.loads(json.dumps(key))
         if path.exists():
             kept = json.loads(path.read_text())
-            if kept['key'] != key: raise ValueError(f'folder must be empty or of the same settings, got {str(path)!r}, which was made by others')
+            if kept['key'] != key:
+                raise ValueError(f'folder must be empty or of the same settings, got {str(path)!r}, '
+                                 'which was made by others')
         else:
             t = time.perf_counter()
             s = f()
@@ -988,54 +1237,83 @@ class _Cells:
         self.bar.update(1)
         return kept['score']
 
-CORESET_KINDS = dict(real='random real', means='class means', kmeans='k-means centres', herding='herding', kcenter='k-center', nearest='nearest to k-means centres')
-_MNIST,_CIFAR = dict(data='mnist', net=dict(name='ConvNet', width=32)),dict(data='cifar10', net=dict(name='ConvNet', width=128))
-CORESET_COLUMNS = (dict(_MNIST, ipc=1, sets=5, nets=2), dict(_MNIST, ipc=10, sets=5, nets=2), dict(_MNIST, ipc=50, sets=3, nets=1, chosen=2, kinds=('real', 'means', 'kmeans')),
-    dict(_CIFAR, ipc=1, sets=5, nets=1), dict(_CIFAR, ipc=10, sets=5, nets=1, chosen=3), dict(_CIFAR, ipc=10, sets=5, nets=1, protocol='augmented', kinds=('real',)))
+CORESET_KINDS = dict(real='random real', means='class means', kmeans='k-means centres', herding='herding',
+                     kcenter='k-center', nearest='nearest to k-means centres')
+_MNIST = dict(data='mnist', net=dict(name='ConvNet', width=32))
+_CIFAR = dict(data='cifar10', net=dict(name='ConvNet', width=128))
+CORESET_COLUMNS = (dict(_MNIST, ipc=1, sets=5, nets=2),
+                   dict(_MNIST, ipc=10, sets=5, nets=2),
+                   dict(_MNIST, ipc=50, sets=3, nets=1, chosen=2, kinds=('real', 'means', 'kmeans')),
+                   dict(_CIFAR, ipc=1, sets=5, nets=1),
+                   dict(_CIFAR, ipc=10, sets=5, nets=1, chosen=3),
+                   dict(_CIFAR, ipc=10, sets=5, nets=1, protocol='augmented', kinds=('real',)))
 
 def coresets(
     seed:int=0,                # of everything
     root=None,                 # folder of data sets
     progress:bool=True,        # show a progress bar
     folder='out/coresets',     # where finished cells are kept
-    columns=CORESET_COLUMNS,   # what to measure: data, net, ipc, sets (of random images), nets (for each of them), chosen (networks for each other kind; as many by default), kinds (all), protocol ('plain')
+    columns=CORESET_COLUMNS,   # what to measure: dicts with the keys named below
     feature_epochs:int=2,      # of the network whose features choose
 ) -> dict:                     # JSON-able
-    "Coresets under the field's protocol: random real images, class means, k-means, herding, k-center."
-    columns = [dict(dict(kinds=tuple(CORESET_KINDS), protocol='plain', chosen=c['sets']*c['nets']), **c) for c in columns]
+    """Coresets under the field's protocol: random real images, class means, k-means, herding, k-center.
+    A column has data, net, ipc, sets (of random images) and nets (for each of them). It may have chosen
+    (networks for each other kind; as many by default), kinds (by default all) and protocol ('plain')."""
+    defaults = dict(kinds=tuple(CORESET_KINDS), protocol='plain')
+    columns = [dict(dict(defaults, chosen=c['sets']*c['nets']), **c) for c in columns]
     data,nets,tables = {},{},{}
     def features(name):
-        if name not in nets: nets[name] = feature_net(make_net('ConvNet', shape=data[name].shape, n_classes=data[name].n_classes, width=32, seed=seed), data[name], feature_epochs, seed=seed)
+        if name not in nets:
+            d = data[name]
+            net = make_net('ConvNet', shape=d.shape, n_classes=d.n_classes, width=32, seed=seed)
+            nets[name] = feature_net(net, d, feature_epochs, seed=seed)
         return nets[name]
     def score(c, kind, n, per):
         net = features(c['data']) if kind in BY_FEATURES else None
-        return benchmark([coreset(kind, data[c['data']], c['ipc'], seed*1000 + i, net) for i in range(n)], data[c['data']], c['net'], c['protocol'], per, seed)
+        d = data[c['data']]
+        sets = [coreset(kind, d, c['ipc'], seed*1000 + i, net) for i in range(n)]
+        return benchmark(sets, d, c['net'], c['protocol'], per, seed)
     with _Cells(folder, progress, sum(len(c['kinds']) for c in columns), 'coresets') as cell:
         for c in columns:
             if c['data'] not in data: data[c['data']] = load_data(c['data'], root=root)
-            p,spec = get_protocol(c['protocol']),dict(c['net'])
+            p = get_protocol(c['protocol'])
+            spec = dict(c['net'])
             what = f"{c['ipc']} a class" + (', augmented' if p.augment else '')
-            t = tables.setdefault((c['data'], str(spec)), dict(data=c['data'], network=' '.join([spec.pop('name'), *(f'{k} {v}' for k,v in spec.items())]), columns={}, rows={}))
+            place = c['data'],str(spec)
+            network = ' '.join([spec.pop('name'), *(f'{k} {v}' for k,v in spec.items())])
+            t = tables.setdefault(place, dict(data=c['data'], network=network, columns={}, rows={}))
             t['columns'][what] = dict(sets=c['sets'], nets=c['nets'], chosen=c['chosen'], protocol=asdict(p))
             for kind in c['kinds']:
                 n,per = (c['sets'],c['nets']) if kind == 'real' else (1,c['chosen'])
-                key = dict(data=c['data'], digest=data[c['data']].digest, net=c['net'], kind=kind, ipc=c['ipc'], sets=n, nets=per, seed=seed, protocol=asdict(p), feature_epochs=feature_epochs)
-                t['rows'].setdefault(CORESET_KINDS[kind], {})[what] = cell(f"{c['data']}-{kind}-{what}", key, lambda: score(c, kind, n, per))
+                key = dict(data=c['data'], digest=data[c['data']].digest, net=c['net'], kind=kind,
+                           ipc=c['ipc'], sets=n, nets=per, seed=seed, protocol=asdict(p),
+                           feature_epochs=feature_epochs)
+                row = t['rows'].setdefault(CORESET_KINDS[kind], {})
+                row[what] = cell(f"{c['data']}-{kind}-{what}", key, lambda: score(c, kind, n, per))
     return dict(benchmark='coresets', seed=seed, machine=machine(), tables=list(tables.values()))
 
-def _points(s): return f"{100*s['mean']:5.1f}" + (f" +- {100*s['std']:4.1f}" if len(s['all']) > 1 else '') + (f" ({100*s['half']:.1f})" if s['half'] is not None else '')
+def _points(s):
+    "A score in percent: mean, standard deviation, and half of the 95 % interval."
+    std = f" +- {100*s['std']:4.1f}" if len(s['all']) > 1 else ''
+    half = f" ({100*s['half']:.1f})" if s['half'] is not None else ''
+    return f"{100*s['mean']:5.1f}" + std + half
 
 def print_coresets(out:dict):
-    "The result of `coresets` as tables: mean and standard deviation over networks (in brackets half of the 95 % interval)."
+    """The result of `coresets` as tables.
+    Mean and standard deviation are over networks; in brackets is half of the 95 % interval."""
     for t in out['tables']:
         print(f"{t['data']}, {t['network']}")
-        for what,c in t['columns'].items(): print(f"  {what}: {c['sets']} random sets with {c['nets']} networks each, {c['chosen']} networks for each other kind")
-        for k,r in t['rows'].items(): print(f'  {k:28}', '   '.join(f'{i}: {_points(s)}' for i,s in r.items()))
+        for what,c in t['columns'].items():
+            print(f"  {what}: {c['sets']} random sets with {c['nets']} networks each, "
+                  f"{c['chosen']} networks for each other kind")
+        for k,r in t['rows'].items():
+            print(f'  {k:28}', '   '.join(f'{i}: {_points(s)}' for i,s in r.items()))
 
 BENCHES['coresets'] = coresets,print_coresets
 
 # %% ../nbs/20_bench.ipynb #2cec72fa
-JUDGED = 'mnist-bn-100','mnist-fixed-10','mnist-fixed-100','mnist-random-100-gd','mnist-random-100'   # of the zoo
+JUDGED = ('mnist-bn-100', 'mnist-fixed-10', 'mnist-fixed-100', 'mnist-random-100-gd',
+          'mnist-random-100')   # of the zoo
 
 def judge(
     seed:int=0,              # of everything
@@ -1048,7 +1326,8 @@ def judge(
     protocols=('tuned', 'augmented'), # for all rows; the zoo's sets are judged by their own schedule, too
     full:int=10,             # epochs of the network that is trained on the full training set
 ) -> dict:                   # JSON-able
-    "Sets of the zoo beside random real images, class means and k-means centres of equal budget, by the same protocols; DD-Ranking's scores."
+    """Sets of the zoo beside random real images, class means and k-means centres of equal budget.
+    All are judged by the same protocols; DD-Ranking's scores are added."""
     rows,zoo = {},list_zoo()
     for n in names:
         if n not in zoo: raise ValueError(f'names must be entries of the zoo, got {n!r}')
@@ -1058,39 +1337,55 @@ def judge(
             first = made[0]
             data = load_data(first.meta['data']['name'], root=root, size=first.shape[-1])
             net,ipc,fixed = made_for(first),len(first)//data.n_classes,bool(first.init)
+            per = 1 if fixed else max(1, nets*sets//len(made))   # networks for a distilled set
             hard = dict(name=name, digest=data.digest, sets=sets, nets=nets, seed=seed, seeds=zoo[name])
             def own():
-                each = [evaluate(s, stored_source(s), data, 1 if fixed else max(1, nets*sets//len(made)), seed) for s in made]
+                each = [evaluate(s, stored_source(s), data, per, seed) for s in made]
                 return Score.joined(each)
             r = {'own schedule': {'distilled': cell(f'{name}-own', hard, own)}}
-            kinds = {'distilled': lambda: made, 'random real': lambda: [coreset('real', data, ipc, seed*1000 + i) for i in range(sets)],
-                     'class means': lambda: [coreset('means', data, ipc, seed)], **({'k-means centres': lambda: [coreset('kmeans', data, ipc, seed)]} if ipc > 1 else {})}
+            kinds = {'distilled': lambda: made,
+                     'random real': lambda: [coreset('real', data, ipc, seed*1000 + i) for i in range(sets)],
+                     'class means': lambda: [coreset('means', data, ipc, seed)]}
+            if ipc > 1: kinds['k-means centres'] = lambda: [coreset('kmeans', data, ipc, seed)]
             for p in protocols:
                 for k,f in kinds.items():
                     def score():
                         s = f()
                         return benchmark(s, data, net, p, max(1, nets*sets//len(s)), seed)
-                    r.setdefault(p, {})[k] = cell(f'{name}-{p}-{k}', {**hard, 'protocol': asdict(get_protocol(p))}, score)
-            whole = cell(f"{data.name}-{'-'.join(map(str, net.values()))}-full", dict(seed=seed, full=full, net=net, digest=data.digest), lambda: benchmark((data.x_train, data.y_train), data, net, Protocol(epochs=full), 1, seed))
-            a,scores = {p: {k: s['mean'] for k,s in r[p].items()} for p in protocols},{}
+                    key = {**hard, 'protocol': asdict(get_protocol(p))}
+                    r.setdefault(p, {})[k] = cell(f'{name}-{p}-{k}', key, score)
+            def on_all():
+                every = data.x_train,data.y_train
+                return benchmark(every, data, net, Protocol(epochs=full), 1, seed)
+            whole = cell(f"{data.name}-{'-'.join(map(str, net.values()))}-full",
+                         dict(seed=seed, full=full, net=net, digest=data.digest), on_all)
+            a = {p: {k: s['mean'] for k,s in r[p].items()} for p in protocols}
+            scores = {}
             if 'tuned' in a:
-                pairs = [a[p][k] for p in ('tuned', 'augmented') if p in a for k in ('distilled', 'random real')]
+                pairs = [a[p][k] for p in ('tuned', 'augmented') if p in a
+                         for k in ('distilled', 'random real')]
                 scores = dict(full=whole['mean'], **ranking(pairs[0], whole['mean'], *pairs))
-            rows[name] = dict(data=data.name, net=net, images=len(first), fixed=fixed, scores=r, ranking=scores)
-    return dict(benchmark='judge', seed=seed, sets=sets, nets=nets, protocols={p: asdict(get_protocol(p)) for p in protocols}, full_epochs=full, machine=machine(), rows=rows)
+            rows[name] = dict(data=data.name, net=net, images=len(first), fixed=fixed, scores=r,
+                              ranking=scores)
+    return dict(benchmark='judge', seed=seed, sets=sets, nets=nets,
+                protocols={p: asdict(get_protocol(p)) for p in protocols}, full_epochs=full,
+                machine=machine(), rows=rows)
 
 def print_judge(out:dict):
     "The result of `judge` as a table."
     for name,row in out['rows'].items():
         print(f"{name}: {row['images']} images, {row['net']['name']}")
-        for p,r in row['scores'].items(): print(f'  {p:14}', '   '.join(f'{k} {_points(s)}' for k,s in r.items()))
+        for p,r in row['scores'].items():
+            print(f'  {p:14}', '   '.join(f'{k} {_points(s)}' for k,s in r.items()))
         print('  ' + ', '.join(f'{k} {v:.3f}' for k,v in row['ranking'].items()))
 
 BENCHES['judge'] = judge,print_judge
 
 # %% ../nbs/20_bench.ipynb #be8f3dbe
 ARCH_SETS = 'mnist-random-100','mnist-bn-100'   # of the zoo
-ARCH_EPOCHS = {'AlexNet, no norm': 60, 'AlexNet, instance': 60, 'VGG11, instance': 100, 'VGG11, batch': 100, 'ResNet18, instance': 60, 'ResNet18, batch': 60}   # of those that take minutes a network on a CPU
+# for those that take minutes a network on a CPU
+ARCH_EPOCHS = {'AlexNet, no norm': 60, 'AlexNet, instance': 60, 'VGG11, instance': 100, 'VGG11, batch': 100,
+               'ResNet18, instance': 60, 'ResNet18, batch': 60}
 
 def architectures(
     seed:int=0,               # of everything
@@ -1101,35 +1396,50 @@ def architectures(
     archs=None,               # name -> dict for `make_net`; by default ARCHS of 17_evaluate
     sets:int=2,               # sets of random images, and at most so many of the zoo
     nets:int=2,               # networks a cell
-    epochs=None,              # name -> epochs, for architectures that are tried by one network on one set; by default ARCH_EPOCHS where `archs` is; pass {} to judge all alike
+    epochs=None,              # name -> epochs, for architectures tried by one network on one set; see below
     protocol='plain',         # of 17_evaluate
 ) -> dict:                    # JSON-able
-    "Sets of the zoo on architectures that they were not made for, beside random real images and k-means centres of equal budget."
+    """Sets of the zoo on architectures that they were not made for.
+    Beside them: random real images and k-means centres of equal budget.
+    `epochs` is by default ARCH_EPOCHS where `archs` is the default, too; pass {} to judge all alike."""
     epochs = ARCH_EPOCHS if epochs is None and archs is None else epochs or {}
-    zoo,archs,p = list_zoo(),archs or ARCHS,get_protocol(protocol)
+    zoo = list_zoo()
+    archs = archs or ARCHS
+    p = get_protocol(protocol)
     names = [n for n in names if n in zoo]
     first = load_zoo(names[0])
     data = load_data(first.meta['data']['name'], root=root, size=first.shape[-1])
     ipc = len(first)//data.n_classes
     for n in names: check_fits(load_zoo(n), data)
-    kinds = {n: lambda k, n=n: [load_zoo(n, i) for i in zoo[n][:k]] for n in names} | {'random real': lambda k: [coreset('real', data, ipc, seed*1000 + i) for i in range(k)], 'k-means centres': lambda k: [coreset('kmeans', data, ipc, seed)]}
+    kinds = {n: lambda k, n=n: [load_zoo(n, i) for i in zoo[n][:k]] for n in names}
+    kinds |= {'random real': lambda k: [coreset('real', data, ipc, seed*1000 + i) for i in range(k)],
+              'k-means centres': lambda k: [coreset('kmeans', data, ipc, seed)]}
     def judged(f, a):
         short = a in epochs
-        s,p_ = f(1 if short else sets),replace(p, epochs=epochs[a]) if short else p
-        return dict(digest=data.digest, seed=seed, sets=len(s), nets=1 if short else nets, spec=archs[a], protocol=asdict(p_)),lambda: benchmark(s, data, archs[a], p_, 1 if short else max(1, nets//len(s)), seed)
+        s = f(1 if short else sets)
+        p_ = replace(p, epochs=epochs[a]) if short else p
+        per = 1 if short else max(1, nets//len(s))
+        key = dict(digest=data.digest, seed=seed, sets=len(s), nets=1 if short else nets, spec=archs[a],
+                   protocol=asdict(p_))
+        return key,lambda: benchmark(s, data, archs[a], p_, per, seed)
     with _Cells(folder, progress, len(kinds)*len(archs), 'architectures') as cell:
-        rows = {k: {a: cell(f'{k}-{a}', *judged(f, a)) for a in archs} for k,f in ((k, cache(f)) for k,f in kinds.items())}
-    return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets, epochs=epochs, archs=archs, protocol=asdict(p), machine=machine(), rows=rows)
+        made = ((k, cache(f)) for k,f in kinds.items())
+        rows = {k: {a: cell(f'{k}-{a}', *judged(f, a)) for a in archs} for k,f in made}
+    return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets,
+                epochs=epochs, archs=archs, protocol=asdict(p), machine=machine(), rows=rows)
 
 def print_architectures(out:dict):
     "The result of `architectures` as a table."
     print(f"{out['images']} images of {out['data']}, {out['nets']} networks a cell")
-    for a in out['archs']: print(f'  {a:20}', f"{out['epochs'][a]} epochs, one network:" if a in out['epochs'] else '', '   '.join(f'{k} {_points(r[a])}' for k,r in out['rows'].items()))
+    for a in out['archs']:
+        short = f"{out['epochs'][a]} epochs, one network:" if a in out['epochs'] else ''
+        print(f'  {a:20}', short, '   '.join(f'{k} {_points(r[a])}' for k,r in out['rows'].items()))
 
 BENCHES['architectures'] = architectures,print_architectures
 
 # %% ../nbs/20_bench.ipynb #043eaf11
-POISONS = 'mnist-poison-5-4','mnist-poison-5-9','mnist-poison-0-6','mnist-poison-3-7','mnist-poison-7-2','mnist-poison-fixed-5-4'   # recipes
+POISONS = ('mnist-poison-5-4', 'mnist-poison-5-9', 'mnist-poison-0-6', 'mnist-poison-3-7',
+           'mnist-poison-7-2', 'mnist-poison-fixed-5-4')   # recipes
 
 def poisoning(
     seed:int=0,               # of everything
@@ -1143,8 +1453,10 @@ def poisoning(
     defended:int=10,          # of these, to defend
     **changes,                # arguments of `distill` to change in the recipes
 ) -> dict:                    # JSON-able
-    "Poisons on networks that played no part in making them, beside label flipping with the step size that is best for the attacker, and three defences."
-    folder,rows = Path(folder),{}
+    """Poisons on networks that played no part in making them.
+    Beside them: label flipping with the step size that is best for the attacker, and three defences."""
+    folder = Path(folder)
+    rows = {}
     with _Cells(folder, progress, len(names), 'poisoning') as cell:
         for name in names:
             recipe = _with_pool(get_recipe(name), poolsize)
@@ -1152,33 +1464,50 @@ def poisoning(
             data = recipe_data(recipe, root)
             def measured():
                 path = folder/f'{name}-s{seed}.safetensors'
-                if not path.exists(): reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, poolsize=poolsize, **changes)[0].save(path)
+                if not path.exists():
+                    reproduce(name, seed, root, progress=progress, checkpoint=path.with_suffix('.run'),
+                              pools=pools, poolsize=poolsize, **changes)[0].save(path)
                 syn = _made_for(Synthetic.load(path), data, path)
                 pool = recipe_source(replace(recipe, fixed=False), data, seed, pools, root)
-                out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(), unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
+                out = dict(seconds=syn.meta['seconds'], lr=syn.lrs.item(),
+                           unseen=attack(syn, pool, data, k, t, nets, seed).to_dict())
                 if recipe.fixed: out['known'] = attack(syn, pool[seed], data, k, t, 1).to_dict()
                 else:
                     for what,flip in tuned_flips(pool, data, k, t, seed).items():
-                        out[what] = dict(attack(flip, pool, data, k, t, nets, seed).to_dict(), lr=flip.lrs.item())
+                        after = attack(flip, pool, data, k, t, nets, seed)
+                        out[what] = dict(after.to_dict(), lr=flip.lrs.item())
                     out['defences'] = defences(syn, pool, data, k, t, defended, seed=seed)
                 return SimpleNamespace(to_dict=lambda: out)
-            rows[name] = cell(name, dict(recipe=asdict(recipe), digest=data.digest, seed=seed, nets=nets, defended=defended, changes=changes), measured)
+            key = dict(recipe=asdict(recipe), digest=data.digest, seed=seed, nets=nets, defended=defended,
+                       changes=changes)
+            rows[name] = cell(name, key, measured)
     return dict(benchmark='poisoning', seed=seed, nets=nets, defended=defended, machine=machine(), rows=rows)
 
 def print_poisoning(out:dict):
     "The result of `poisoning` as a table: means and standard deviations over networks, before and after."
     def show(a):
-        def one(when, what): return f"{100*statistics.mean(v := [r[what] for r in a[when]]):5.1f}" + (f' +- {100*statistics.stdev(v):4.1f}' if when == 'after' and len(v) > 1 else '')
-        return ', '.join(f"{what} {one('before', what)} -> {one('after', what)}" for what in ('moved', 'others', 'accuracy')) + f" ({len(a['after'])} network{'s'*(len(a['after']) > 1)})"
+        def one(when, what):
+            v = [r[what] for r in a[when]]
+            spread = f' +- {100*statistics.stdev(v):4.1f}' if when == 'after' and len(v) > 1 else ''
+            return f'{100*statistics.mean(v):5.1f}' + spread
+        both = ', '.join(f"{what} {one('before', what)} -> {one('after', what)}"
+                         for what in ('moved', 'others', 'accuracy'))
+        return both + f" ({len(a['after'])} network{'s'*(len(a['after']) > 1)})"
     for name,r in out['rows'].items():
         print(f"{name}: {r['seconds']:.0f} s, step size {r['lr']:.3g}")
         for k in ('known', 'unseen', *FLIPPED):
             if k in r: print(f'  {k:22} {show(r[k])}')
-        if d := r.get('defences'): print(f"  its gradient is {d['gradient']:.1f} times the largest of real batches; told from real images by loss {d['loss']:.2f}, by distance {d['distance']:.2f} (area under the ROC curve)")
+        if d := r.get('defences'):
+            print(f"  its gradient is {d['gradient']:.1f} times the largest of real batches; "
+                  f"told from real images by loss {d['loss']:.2f}, by distance {d['distance']:.2f} "
+                  '(area under the ROC curve)')
     whole = [r for r in out['rows'].values() if 'known' not in r]
     if len(whole) > 1:
         def mean(k, what, when='after'): return statistics.mean(v[what] for r in whole for v in r[k][when])
-        for k in ('unseen', *FLIPPED): print(f"mean over {len(whole)} pairs, {k}: moved {mean(k, 'moved'):.1%}, lost on the other classes {mean(k, 'others', 'before') - mean(k, 'others'):+.1%}")
+        for k in ('unseen', *FLIPPED):
+            lost = mean(k, 'others', 'before') - mean(k, 'others')
+            print(f"mean over {len(whole)} pairs, {k}: moved {mean(k, 'moved'):.1%}, "
+                  f'lost on the other classes {lost:+.1%}')
 
 BENCHES['poisoning'] = poisoning,print_poisoning
 
@@ -1192,12 +1521,16 @@ def outer_step_cost(
     repeats:int=5,        # outer steps measured; medians count
     lr:float=.01,         # of the optimiser
 ) -> dict:                # seconds: whole, update; bytes
-    "Time of one outer step as `distill` makes it, whole and without fetching networks and data, and peak memory above what was there before."
-    objective,opt,g = objective or Unroll(),torch.optim.Adam(syn.parameters(), lr=lr),torch.Generator(device=data.device).manual_seed(0)
+    """Time of one outer step as `distill` makes it, whole and without fetching networks and data.
+    Beside it: the peak of memory above what was there before."""
+    objective = objective or Unroll()
+    opt = torch.optim.Adam(syn.parameters(), lr=lr)
+    g = torch.Generator(device=data.device).manual_seed(0)
     times = {'whole': [], 'update': []}
     def step():
         a = time.perf_counter()
-        states,batches = source.draw(1),[data.batch(batch_size, g)]
+        states = source.draw(1)
+        batches = [data.batch(batch_size, g)]
         b = time.perf_counter()
         opt.zero_grad()
         _,grads = hypergradients(objective, syn, states, batches)
@@ -1206,23 +1539,28 @@ def outer_step_cost(
         if data.device.type == 'cuda': torch.cuda.synchronize()
         c = time.perf_counter()
         if hasattr(source, 'age'): source.age(syn)
-        times['whole'].append(time.perf_counter() - a); times['update'].append(c - b)
+        times['whole'].append(time.perf_counter() - a)
+        times['update'].append(c - b)
     _,bytes = peak_memory(step)
     for k in times: times[k].clear()   # the first step prepares
     for _ in range(repeats): step()
     return dict({k: statistics.median(v) for k,v in times.items()}, bytes=bytes)
 
-COST_TASK = dict(data='mnist', net=dict(name='ConvNet', width=32), steps=1, epochs=30, inner='momentum', lr=.01, batch_size=256)
+COST_TASK = dict(data='mnist', net=dict(name='ConvNet', width=32), steps=1, epochs=30, inner='momentum',
+                 lr=.01, batch_size=256)
 
 def _cost_cell(job):
     torch.set_num_threads(job['threads'])
     task = job['task']
     data = load_data(task['data'], root=job['root'])
-    syn = Synthetic.real(data, ipc=job['ipc'], steps=task['steps'], epochs=task['epochs'], inner=task['inner'], lr=task['lr'], seed=job['seed'])
-    source = RandomInit(lambda: make_net(**task['net'], shape=data.shape, n_classes=data.n_classes), job['seed'])
+    syn = Synthetic.real(data, ipc=job['ipc'], steps=task['steps'], epochs=task['epochs'],
+                         inner=task['inner'], lr=task['lr'], seed=job['seed'])
+    def make(): return make_net(**task['net'], shape=data.shape, n_classes=data.n_classes)
+    source = RandomInit(make, job['seed'])
     return outer_step_cost(syn, source, data, Unroll(**job['unroll']), task['batch_size'], job['repeats'])
 
-COST_ROWS = {'keep all graphs': dict(strategy='graph'), 'rebuild each step': dict(strategy='recompute'), 'window of 10 steps': dict(strategy='recompute', window=10)}
+COST_ROWS = {'keep all graphs': dict(strategy='graph'), 'rebuild each step': dict(strategy='recompute'),
+             'window of 10 steps': dict(strategy='recompute', window=10)}
 
 def cost(
     seed:int=0,              # of everything
@@ -1237,38 +1575,57 @@ def cost(
 ) -> dict:                   # JSON-able
     "Seconds per outer step, whole and for the update of S, and peak memory, over images per class."
     _check_count('repeats', repeats)
-    out,threads = {k: {} for k in rows},threads or machine()['cores']
+    out = {k: {} for k in rows}
+    threads = threads or machine()['cores']
     with progress_bar(len(rows)*len(ipcs), 'cost', 'cell', show=progress) as bar:
         for k,unroll in rows.items():
             last = None
             for ipc in ipcs:
                 bar.update(1)
                 if last and last[1]*ipc/last[0] > limit: continue
-                job = dict(task=task, ipc=ipc, unroll=unroll, seed=seed, root=root, repeats=repeats, threads=threads)
-                with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: r = ex.submit(_cost_cell, job).result()
+                job = dict(task=task, ipc=ipc, unroll=unroll, seed=seed, root=root, repeats=repeats,
+                           threads=threads)
+                with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex:
+                    r = ex.submit(_cost_cell, job).result()
                 out[k][str(ipc)],last = r,(ipc, r['bytes'])
-    return dict(benchmark='cost', seed=seed, task=task, repeats=repeats, threads=threads, machine={**machine(), **_load()}, rows=out)
+    return dict(benchmark='cost', seed=seed, task=task, repeats=repeats, threads=threads,
+                machine={**machine(), **_load()}, rows=out)
 
 def print_cost(out:dict):
     "The result of `cost` as a table."
-    print(f"{out['task']['data']}, {out['task']['net']}, {out['task']['steps']*out['task']['epochs']} inner steps, {out['threads']} threads: seconds an outer step (of which the update of S), peak memory")
-    for k,r in out['rows'].items(): print(f'  {k:20}', '   '.join(f"{i} a class: {c['whole']:.2f} ({c['update']:.2f}) s {_bytes(c['bytes'])}" for i,c in r.items()))
+    t = out['task']
+    print(f"{t['data']}, {t['net']}, {t['steps']*t['epochs']} inner steps, {out['threads']} threads: "
+          'seconds an outer step (of which the update of S), peak memory')
+    def show(c): return f"{c['whole']:.2f} ({c['update']:.2f}) s {_bytes(c['bytes'])}"
+    for k,r in out['rows'].items():
+        print(f'  {k:20}', '   '.join(f'{i} a class: {show(c)}' for i,c in r.items()))
 
 BENCHES['cost'] = cost,print_cost
 
 # %% ../nbs/20_bench.ipynb #78c2e9b6
 FAMILY_TABLES = ('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)   # data set, images a class
-FAMILY_NETS = dict(plain=5, augmented=3)                            # networks a row, by protocol; of random sets as many, one each
-FAMILY_SEEDS = {f'mnist-{m}-{ipc}': (0, 1, 2) for m in ('dd', 'mtt') for ipc in (1, 10)}   # recipes with other seeds than the run's alone: the two best by the plain protocol
-FAMILY_ARCHS = {'ConvNet, width 128': dict(name='ConvNet', width=128), 'ConvNet, width 128, augmented': (dict(name='ConvNet', width=128), 'augmented'), 'ConvNet, batch norm': dict(name='ConvNet', width=32, norm='batch'), 'ConvNet, no norm': dict(name='ConvNet', width=32, norm='none'), 'LeNet': dict(name='LeNet'), 'MLP': dict(name='MLP')}
-FAMILIES_NOT_RUN = ('mnist', 50), ('cifar10', 1), ('cifar10', 10), ('cifar10', 50), ('cifar100', 1), ('cifar100', 10)   # for a GPU; family_recipe has recipes
+# networks a row, by protocol; of random sets as many, one each
+FAMILY_NETS = dict(plain=5, augmented=3)
+# recipes with other seeds than the run's alone: the two best by the plain protocol
+FAMILY_SEEDS = {f'mnist-{m}-{ipc}': (0, 1, 2) for m in ('dd', 'mtt') for ipc in (1, 10)}
+FAMILY_ARCHS = {'ConvNet, width 128': dict(name='ConvNet', width=128),
+                'ConvNet, width 128, augmented': (dict(name='ConvNet', width=128), 'augmented'),
+                'ConvNet, batch norm': dict(name='ConvNet', width=32, norm='batch'),
+                'ConvNet, no norm': dict(name='ConvNet', width=32, norm='none'),
+                'LeNet': dict(name='LeNet'), 'MLP': dict(name='MLP')}
+# for a GPU; family_recipe has recipes
+FAMILIES_NOT_RUN = (('mnist', 50), ('cifar10', 1), ('cifar10', 10), ('cifar10', 50), ('cifar100', 1),
+                    ('cifar100', 10))
 
 def _family_cost(job):
     torch.set_num_threads(1)
     name,seed,root,pools,repeats = job
     recipe = get_recipe(name)
     data = recipe_data(recipe, root)
-    return outer_step_cost(recipe_start(recipe, data, seed), recipe_source(recipe, data, seed, pools, root), data, recipe_objective(recipe, data, seed, pools), recipe.distill['batch_size'], repeats)
+    syn = recipe_start(recipe, data, seed)
+    source = recipe_source(recipe, data, seed, pools, root)
+    objective = recipe_objective(recipe, data, seed, pools)
+    return outer_step_cost(syn, source, data, objective, recipe.distill['batch_size'], repeats)
 
 def families(
     seed:int=0,               # of everything
@@ -1278,38 +1635,51 @@ def families(
     tables=FAMILY_TABLES,     # (data set, images a class) pairs
     methods=tuple(FAMILIES),  # of the review
     seeds=None,               # recipe -> seeds of its sets; by default FAMILY_SEEDS
-    archs=None,               # other networks for the first table, two each: name -> dict for `make_net`, judged by the first protocol, or (dict, protocol); by default FAMILY_ARCHS
-    nets=None,                # protocol of 17_evaluate -> networks a row, or sets of random real images, one each; by default FAMILY_NETS
+    archs=None,               # other networks for the first table, two each, as in FAMILY_ARCHS, the default
+    nets=None,                # protocol of 17_evaluate -> networks a row; by default FAMILY_NETS
     pools=None,               # folder of recorded experts, as in `reproduce`
     repeats:int=3,            # outer steps whose time is measured
     **changes,                # arguments of `distill` to change in the recipes
 ) -> dict:                    # JSON-able
-    "All methods of the review beside real images of equal number, under one protocol: accuracy, other architectures, seconds and memory. The first table's methods are those whose cost is measured."
-    folder,seeds,archs,nets,out = Path(folder),FAMILY_SEEDS if seeds is None else seeds,FAMILY_ARCHS if archs is None else archs,nets or FAMILY_NETS,[]
+    """All methods of the review beside real images of equal number, under one protocol.
+    Accuracy, other architectures, seconds and memory; cost is measured for the methods of the first table.
+    `archs`: name -> dict for `make_net`, judged by the first protocol, or (dict, protocol).
+    `nets` is also the number of sets of random real images, which have one network each."""
+    folder,out = Path(folder),[]
+    seeds = FAMILY_SEEDS if seeds is None else seeds
+    archs = FAMILY_ARCHS if archs is None else archs
+    nets = nets or FAMILY_NETS
     recipes = {(d, ipc): {m: family_recipe(m, d, ipc) for m in methods} for d,ipc in tables}
     kinds = {k: v for k,v in CORESET_KINDS.items() if k in ('real', 'means', 'kmeans', 'herding')}
     def made(recipe, s, data):
         path = folder/f'{recipe.name}-s{s}.safetensors'
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            reproduce(recipe.name, s, root, progress=progress, checkpoint=path.with_suffix('.run'), pools=pools, **changes)[0].save(path)
+            reproduce(recipe.name, s, root, progress=progress, checkpoint=path.with_suffix('.run'),
+                      pools=pools, **changes)[0].save(path)
             _forget(path.with_suffix('.run'))
         return _made_for(Synthetic.load(path), data, path)
     rows = len(kinds) + len(methods)
-    with _Cells(folder, progress, len(tables)*rows*len(nets) + rows*len(archs) + len(methods), 'families') as cell:
+    total = len(tables)*rows*len(nets) + rows*len(archs) + len(methods)
+    with _Cells(folder, progress, total, 'families') as cell:
         for i,((d, ipc),rs) in enumerate(recipes.items()):
-            data,t = load_data(d, root=root),{}
+            data = load_data(d, root=root)
+            t = {}
             net = next(iter(rs.values())).net
             def sets(what, recipe, its):
                 if recipe: return [made(recipe, s, data) for s in its]
-                return [coreset(what, data, ipc, seed*1000 + j) for j in range(max(nets.values()) if what == 'real' else 1)]
-            for what in (*(k for k in kinds if ipc > 1 or k != 'kmeans'), *rs):   # for one a class the centre is the mean
+                n = max(nets.values()) if what == 'real' else 1
+                return [coreset(what, data, ipc, seed*1000 + j) for j in range(n)]
+            real = (k for k in kinds if ipc > 1 or k != 'kmeans')   # for one a class the centre is the mean
+            for what in (*real, *rs):
                 r = t[kinds.get(what, what)] = dict(accuracy={}, archs={})
                 recipe = rs.get(what)
                 its = list(seeds.get(recipe.name, (seed,))) if recipe else []
                 have = cache(lambda what=what, recipe=recipe, its=its: sets(what, recipe, its))
-                key = dict(data=d, digest=data.digest, ipc=ipc, what=what, seed=seed, **(dict(recipe=asdict(recipe), seeds=its, changes=changes) if recipe else {}))
-                off = recipe and recipe.labels and recipe.labels.get('form') != 'softmax'   # labels that are no distribution: of a regression
+                key = dict(data=d, digest=data.digest, ipc=ipc, what=what, seed=seed)
+                if recipe: key |= dict(recipe=asdict(recipe), seeds=its, changes=changes)
+                # labels that are no distribution: of a regression
+                off = recipe and recipe.labels and recipe.labels.get('form') != 'softmax'
                 def judged(p, spec, n):
                     p = replace(get_protocol(p), loss='squared_error') if off else get_protocol(p)
                     def score():
@@ -1322,22 +1692,38 @@ def families(
                     r['archs'][a] = cell(f'{d}-{ipc}-{what}-{a}', *judged(p, spec, 2))
                 if recipe:
                     m = have()[0].meta
-                    r |= dict(recipe=recipe.name, paper=recipe.paper, own=m['test'], seconds=m['seconds'], outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'], curve=m['curve'], seeds=len(have()))
+                    r |= dict(recipe=recipe.name, paper=recipe.paper, own=m['test'], seconds=m['seconds'],
+                              outer_steps=m['outer_steps'], best_it=m['best_it'], threads=m['threads'],
+                              curve=m['curve'], seeds=len(have()))
             out.append(dict(data=d, ipc=ipc, net=net, rows=t))
         def measured(name):
-            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: r = ex.submit(_family_cost, (name, seed, root, pools, repeats)).result()
+            job = name,seed,root,pools,repeats
+            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex:
+                r = ex.submit(_family_cost, job).result()
             return SimpleNamespace(to_dict=lambda: r)
-        costs = {m: cell(f'cost-{r.name}', dict(recipe=asdict(r), seed=seed, repeats=repeats), lambda: measured(r.name)) for m,r in recipes[tables[0]].items()}
-    return dict(benchmark='families', seed=seed, nets=nets, protocols={p: asdict(get_protocol(p)) for p in nets}, machine={**machine(), **_load()}, tables=out, cost=costs, cost_of=list(tables[0]), not_run=[list(t) for t in FAMILIES_NOT_RUN])
+        costs = {m: cell(f'cost-{r.name}', dict(recipe=asdict(r), seed=seed, repeats=repeats),
+                         lambda: measured(r.name)) for m,r in recipes[tables[0]].items()}
+    return dict(benchmark='families', seed=seed, nets=nets,
+                protocols={p: asdict(get_protocol(p)) for p in nets}, machine={**machine(), **_load()},
+                tables=out, cost=costs, cost_of=list(tables[0]), not_run=[list(t) for t in FAMILIES_NOT_RUN])
 
 def print_families(out:dict):
-    "The result of `families` as tables: mean and standard deviation over networks (in brackets half of the 95 % interval)."
+    """The result of `families` as tables.
+    Mean and standard deviation are over networks; in brackets is half of the 95 % interval."""
     for t in out['tables']:
         print(f"{t['data']}, {t['ipc']} a class, {' '.join(map(str, t['net'].values()))}")
         for k,r in t['rows'].items():
-            print(f'  {k:16}', '   '.join(f'{p} {_points(s)}' for p,s in r['accuracy'].items()) + (f"   own schedule {r['own']['mean']:.1%}, {r['seconds']:.0f} s for {r['outer_steps']} outer steps, {r['seeds']} seed{'s'*(r['seeds'] > 1)}" if 'own' in r else '') + (f", published {r['paper']}" if r.get('paper') else ''))
+            scores = '   '.join(f'{p} {_points(s)}' for p,s in r['accuracy'].items())
+            own = published = ''
+            if 'own' in r:
+                own = (f"   own schedule {r['own']['mean']:.1%}, {r['seconds']:.0f} s for "
+                       f"{r['outer_steps']} outer steps, {r['seeds']} seed{'s'*(r['seeds'] > 1)}")
+            if r.get('paper'): published = f", published {r['paper']}"
+            print(f'  {k:16}', scores + own + published)
             if r['archs']: print(' '*19 + '   '.join(f'{a} {_points(s)}' for a,s in r['archs'].items()))
-    for k,c in out['cost'].items(): print(f"  {k:6} {c['whole']:.3f} s an outer step (of which the update of S {c['update']:.3f}), {_bytes(c['bytes'])}")
+    for k,c in out['cost'].items():
+        print(f"  {k:6} {c['whole']:.3f} s an outer step (of which the update of S {c['update']:.3f}), "
+              f"{_bytes(c['bytes'])}")
     if out['not_run']: print('not run here: ' + ', '.join(f'{d} {ipc} a class' for d,ipc in out['not_run']))
 
 def plot_families(out:dict):
@@ -1345,24 +1731,39 @@ def plot_families(out:dict):
     import matplotlib.pyplot as plt
     fig = plt.figure(figsize=(10, 6.2), layout='constrained')
     plt.close(fig)   # a notebook draws it once: as the value of its cell
-    axs,colors = list(fig.subplots(2, 3).flat),dict(zip(out['protocols'], ('#0072B2', '#D55E00')))
+    axs = list(fig.subplots(2, 3).flat)
+    colors = dict(zip(out['protocols'], ('#0072B2', '#D55E00')))
     for ax,t in zip(axs, out['tables'][:3]):
         names = list(t['rows'])
         for j,(p,c) in enumerate(colors.items()):
             s = [t['rows'][n]['accuracy'][p] for n in names]
-            ax.errorbar([100*v['mean'] for v in s], [i + .15*(2*j - 1) for i in range(len(names))], xerr=[100*(v['half'] or 0) for v in s], fmt='os'[j], color=c, ms=4, label=p)
-        ax.set(yticks=range(len(names)), ylim=(len(names) - .5, -.5), xlabel='test accuracy, %', title=f"{t['data']}, {t['ipc']} a class"); ax.set_yticklabels(names); ax.grid(alpha=.3)
+            ax.errorbar([100*v['mean'] for v in s], [i + .15*(2*j - 1) for i in range(len(names))],
+                        xerr=[100*(v['half'] or 0) for v in s], fmt='os'[j], color=c, ms=4, label=p)
+        ax.set(yticks=range(len(names)), ylim=(len(names) - .5, -.5), xlabel='test accuracy, %',
+               title=f"{t['data']}, {t['ipc']} a class")
+        ax.set_yticklabels(names)
+        ax.grid(alpha=.3)
     if out['tables']: axs[0].legend(fontsize=8)
-    marks = dict(zip(FAMILIES, zip(('#0072B2', '#E69F00', '#009E73', '#D55E00', '#56B4E9', '#000000', '#CC79A7'), 'osD^vP*')))   # for all eyes
+    hues = '#0072B2','#E69F00','#009E73','#D55E00','#56B4E9','#000000','#CC79A7'   # for all eyes
+    marks = dict(zip(FAMILIES, zip(hues, 'osD^vP*')))
     for ax,t in zip(axs[3:5], out['tables'][:2]):
         for k,r in t['rows'].items():
-            if 'curve' in r: ax.plot([max(s, 1) for s in r['curve']['seconds']], [None if a is None else 100*a for a in r['curve']['accuracy']], color=marks[k][0], marker=marks[k][1], ms=4, label=k)
-        ax.set(xscale='log', xlabel='seconds of distilling (one thread)', ylabel='validation accuracy, %', title=f"{t['data']}, {t['ipc']} a class, by its own judge"); ax.grid(alpha=.3)
-    if out['tables']: axs[2 + min(2, len(out['tables']))].legend(fontsize=7, loc='lower right')   # in the last of the two
+            if 'curve' in r:
+                ax.plot([max(s, 1) for s in r['curve']['seconds']],
+                        [None if a is None else 100*a for a in r['curve']['accuracy']],
+                        color=marks[k][0], marker=marks[k][1], ms=4, label=k)
+        ax.set(xscale='log', xlabel='seconds of distilling (one thread)', ylabel='validation accuracy, %',
+               title=f"{t['data']}, {t['ipc']} a class, by its own judge")
+        ax.grid(alpha=.3)
+    if out['tables']:
+        last = axs[2 + min(2, len(out['tables']))]   # the second, if there are two
+        last.legend(fontsize=7, loc='lower right')
     ax = axs[5]
     for k,c in out['cost'].items():
-        ax.plot(c['whole'], c['bytes']/1e6, color=marks[k][0], marker=marks[k][1]); ax.annotate(k, (c['whole'], c['bytes']/1e6), xytext=(5, 4), textcoords='offset points', fontsize=8)
-    ax.set(xscale='log', yscale='log', xlabel='seconds an outer step', ylabel='peak memory, MB', title='cost'); ax.grid(alpha=.3)
+        ax.plot(c['whole'], c['bytes']/1e6, color=marks[k][0], marker=marks[k][1])
+        ax.annotate(k, (c['whole'], c['bytes']/1e6), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    ax.set(xscale='log', yscale='log', xlabel='seconds an outer step', ylabel='peak memory, MB', title='cost')
+    ax.grid(alpha=.3)
     return fig
 
 BENCHES['families'] = families,print_families

@@ -20,7 +20,8 @@ from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data,no_progress
 from .distill import Interrupted,_forget,_states,distill
-from .evaluate import ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,made_for,plot_scores,read_set,stored_source
+from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,
+    made_for,plot_scores,read_set,stored_source)
 from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
@@ -38,7 +39,8 @@ def clear_errors(
     try:
         with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
             warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
-            for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'): warnings.filterwarnings('ignore', m)   # nothing that a user could mend
+            for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'):
+                warnings.filterwarnings('ignore', m)   # nothing that a user could mend
             warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
             yield
             sys.stdout.flush()
@@ -47,17 +49,22 @@ def clear_errors(
         raise SystemExit(0) from e
     except (ValueError, TypeError, OSError) as e:
         said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
-        print('error: ' + re.sub(r'; remove [^;]* to begin anew$', '; --anew begins anew, and with the options of then it goes on', said), file=sys.stderr)
+        said = re.sub(r'; remove [^;]* to begin anew$',
+                      '; --anew begins anew, and with the options of then it goes on', said)
+        print('error: ' + said, file=sys.stderr)
         raise SystemExit(2) from e
     except (FloatingPointError, RankError) as e:
         print(f'error: {e}', file=sys.stderr)
         raise SystemExit(1) from e
     except (MemoryError, RuntimeError) as e:
-        if not isinstance(e, MemoryError) and not re.search("can't allocate memory|out of memory", str(e)): raise
-        print('error: there is not enough memory for this: choose a smaller set, batch or network', file=sys.stderr)
+        memory = isinstance(e, MemoryError) or re.search("can't allocate memory|out of memory", str(e))
+        if not memory: raise
+        print('error: there is not enough memory for this: choose a smaller set, batch or network',
+              file=sys.stderr)
         raise SystemExit(1) from e
     except KeyboardInterrupt as e:
-        print(f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted', file=sys.stderr)
+        said = f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted'
+        print(said, file=sys.stderr)
         raise SystemExit(130) from e
 
 def check_writable(
@@ -71,7 +78,8 @@ def check_writable(
     except OSError as e: raise ValueError(f'{name} {str(path)!r} cannot be written: {e.strerror or e}') from e
     probe = path.parent/f'.{path.name}.probe'
     try: write_atomic(probe, b'')
-    except ValueError as e: raise ValueError(str(e).replace(f'path {str(probe)!r}', f'{name} {str(path)!r}')) from e
+    except ValueError as e:
+        raise ValueError(str(e).replace(f'path {str(probe)!r}', f'{name} {str(path)!r}')) from e
     probe.unlink(missing_ok=True)   # another process of the run may have been here
     return path
 
@@ -82,15 +90,21 @@ def _beside(path, suffix):
     return path.with_suffix(suffix) if path.suffix == '.safetensors' else path.with_name(path.name + suffix)
 
 def _apart(reads, writes):
-    "Raise ValueError if what will be written is what is read, or would lie among images that are read, or is written twice. A new file right in an image folder, beside its classes, is none of them."
+    """Raise ValueError if what will be written is what is read, or lies among images that are read, or is
+    written twice. A new file right in an image folder, beside its classes, is none of them."""
     seen = {}
     for k,p in writes.items():
         p = Path(p).resolve()
-        if p in seen: raise ValueError(f'{k} must be another file than {seen[p]}, got {str(writes[k])!r} for both')
+        if p in seen:
+            raise ValueError(f'{k} must be another file than {seen[p]}, got {str(writes[k])!r} for both')
         seen[p] = k
         for r,q in reads.items():
             q = Path(q).resolve() if q else None
-            if q and q.exists() and (q == p or q in p.parents and (k == 'checkpoint' or p.parent != q or p.exists())): raise ValueError(f'{k} must be another file than {r} and lie outside it, got {str(writes[k])!r}')
+            if not q or not q.exists(): continue
+            among = q in p.parents and (k == 'checkpoint' or p.parent != q or p.exists())
+            if q == p or among:
+                raise ValueError(f'{k} must be another file than {r} and lie outside it, '
+                                 f'got {str(writes[k])!r}')
 
 def _number(name, v, least=1, most=10**9):
     _check_count(name, v, least)
@@ -103,7 +117,9 @@ def _own_folder(data):
 def _data(option, name, **kwargs):
     "The data set of an option, whose errors speak of that option."
     try: return load_data(name, **kwargs)
-    except (ValueError, TypeError) as e: raise (TypeError if isinstance(e, TypeError) else ValueError)(re.sub('^name must', f'{option} must', str(e))) from e
+    except (ValueError, TypeError) as e:
+        kind = TypeError if isinstance(e, TypeError) else ValueError
+        raise kind(re.sub('^name must', f'{option} must', str(e))) from e
 
 def _load_set(name):
     "A set by file, or by its name in the zoo."
@@ -127,42 +143,68 @@ def _subject(help):
 def _device(name):
     "A device that is there, by name."
     try: device = torch.device(name)
-    except RuntimeError as e: raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
-    if device.type == 'meta': raise ValueError("device must be one that computes, such as cpu or cuda, got 'meta'")
-    if device.type == 'cuda' and not torch.cuda.is_available(): raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
+    except RuntimeError as e:
+        raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
+    if device.type == 'meta':
+        raise ValueError("device must be one that computes, such as cpu or cuda, got 'meta'")
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
     return device
 
 class _GoingOn:
     "Says where a run is taken up."
     def __init__(self, folder): self.folder = folder
     def before_run(self, loop):
-        if loop.it and loop.ranks.rank == 0: print(f'going on with the run in {self.folder} at outer step {loop.it} of {loop.iters} (--anew begins anew)', file=sys.stderr)
+        if loop.it and loop.ranks.rank == 0:
+            print(f'going on with the run in {self.folder} at outer step {loop.it} of {loop.iters} '
+                  '(--anew begins anew)', file=sys.stderr)
 
 def _begin(folder, resume, anew):
     "Checks what was asked about a run in `folder`, and makes room for a new one."
     if resume and anew: raise ValueError('resume and anew exclude each other, got both')
-    if resume and not _states(folder): raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
+    if resume and not _states(folder):
+        raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
     if anew: _forget(folder)
+
+_data_help = ('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, '
+              'or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, '
+              'or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')
 
 @call_parse
 def dd_distill(
-    data:_subject('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')='digits', # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name
+    # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet,
+    # or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb,
+    # or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name
+    data:_subject(_data_help)='digits',
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
-    net:str='',               # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for sentences
-    netargs:str='{}',         # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
-    init:str='random',        # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result; 'pretrained': for networks trained on the data beforehand
-    pool:str='',              # folder of the pre-trained networks; what is missing there is trained first; by default `pool` beside the result
-    pooldata:str='',          # data set they are trained on, of the same shape and classes; by default DATA itself
+    # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences
+    # TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images,
+    # TextCNN for sentences
+    net:str='',
+    # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
+    netargs:str='{}',
+    # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result;
+    # 'pretrained': for networks trained on the data beforehand
+    init:str='random',
+    # folder of the pre-trained networks; what is missing there is trained first;
+    # by default `pool` beside the result
+    pool:str='',
+    # data set they are trained on, of the same shape and classes; by default DATA itself
+    pooldata:str='',
     poolsize:int=200,         # pre-trained networks, the last tenth of them held out
     poolepochs:int=2,         # passes over the data in pre-training
     ipc:int=1,                # images per class and step
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
-    start:str='real',         # where the images start: noise, real, means, kmeans, herding, kcenter or nearest
-    labels:str='hard',        # hard: they stay; plain or softmax: they are learned, as free numbers or as distributions
+    # where the images start: noise, real, means, kmeans, herding, kcenter or nearest
+    start:str='real',
+    # hard: they stay; plain or softmax: they are learned, as free numbers or as distributions
+    labels:str='hard',
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
-    bn:str='tracked',         # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch, calibrated or frozen
+    # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch,
+    # calibrated or frozen
+    bn:str='tracked',
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
     balanced:store_true=False, # as many of each class among them, whatever the sizes of the classes
@@ -170,58 +212,96 @@ def dd_distill(
     steplr:float=.01,         # outer learning rate of the raw step sizes
     labellr:float=.05,        # outer learning rate of learned labels
     nets:int=1,               # networks an outer step
-    strategy:str='auto',      # what the inner training keeps: auto (by memory), graph, recompute or segments; all give the same gradient
-    window:int=0,             # differentiate through so many inner steps at a random place only (an approximation); 0: all
+    # what the inner training keeps: auto (by memory), graph, recompute or segments;
+    # all give the same gradient
+    strategy:str='auto',
+    # differentiate through so many inner steps at a random place only (an approximation); 0: all
+    window:int=0,
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     size:int=0,               # resize images to this many pixels; 0: as they are (28 for digits)
     zca:store_true=False,     # ZCA-whiten the images
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
     device:str='cpu',         # cpu, cuda, cuda:1, ...
     seed:int=0,               # of everything random
-    checkpoint:str='',        # folder that keeps the state of the run; by default the result's name with .run, removed when the result is there
-    resume:store_true=False,  # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    # folder that keeps the state of the run; by default the result's name with .run,
+    # removed when the result is there
+    checkpoint:str='',
+    # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    resume:store_true=False,
     anew:store_true=False,    # begin anew, though there is one
     quiet:store_true=False,   # no progress bar
 ):
-    "Distil a data set into a few synthetic examples and save them. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
+    """Distil a data set into a few synthetic examples and save them.
+    Cut off, it goes on where it was when it is called again.
+    Under torchrun the networks of an outer step are shared among its processes."""
     with clear_errors(quiet),join_ranks(_device(device)) as device:
-        if init not in ('random', 'fixed', 'pretrained'): raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
-        if pooldata and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
-        if labels not in ('hard', *LABEL_FORMS): raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
+        if init not in ('random', 'fixed', 'pretrained'):
+            raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
+        if pooldata and init != 'pretrained':
+            raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
+        if labels not in ('hard', *LABEL_FORMS):
+            raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
         if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
-        if pool and init != 'pretrained': raise ValueError(f"init must be 'pretrained' for pool, got {init!r}")
-        for k,v in dict(ipc=ipc, steps=steps, epochs=epochs, iters=iters, batch=batch, nets=nets, poolepochs=poolepochs).items(): _number(k, v)
-        _number('poolsize', poolsize, 3); _number('seed', seed, 0, 2**32 - 1)
+        if pool and init != 'pretrained':
+            raise ValueError(f"init must be 'pretrained' for pool, got {init!r}")
+        counts = dict(ipc=ipc, steps=steps, epochs=epochs, iters=iters, batch=batch, nets=nets,
+                      poolepochs=poolepochs)
+        for k,v in counts.items(): _number(k, v)
+        _number('poolsize', poolsize, 3)
+        _number('seed', seed, 0, 2**32 - 1)
         for k,v in dict(lr=lr, steplr=steplr, labellr=labellr, eta=eta).items():
-            if not (0 < v if k == 'eta' else 0 <= v) or not v < 1e30: raise ValueError(f'{k} must be a {"positive" if k == "eta" else "finite"} number{"" if k == "eta" else " >= 0"}, got {v!r}')
+            allowed = 0 < v if k == 'eta' else 0 <= v
+            if not allowed or not v < 1e30:
+                want = 'a positive number' if k == 'eta' else 'a finite number >= 0'
+                raise ValueError(f'{k} must be {want}, got {v!r}')
         objective = Unroll(strategy, window=window or None, compile=compile)
         checkpoint,pool = _home(checkpoint, pool)
-        path,first = Path(out).expanduser(),Ranks().rank == 0
-        kept,png = Path(checkpoint or _beside(path, '.run')),_beside(path, '.png')
+        first = Ranks().rank == 0
+        path = Path(out).expanduser()
+        png = _beside(path, '.png')
+        kept = Path(checkpoint or _beside(path, '.run'))
         _apart(dict(data=_own_folder(data)), {'out': path, 'the picture': png, 'checkpoint': kept})
         check_writable(path)
         if first: _begin(kept, resume, anew)
         kw = _netargs(netargs)
         d = _data('data', data, root=root or None, size=size or None, zca=zca, device=device)
-        if not net: net = 'TextCNN' if len(d.shape) == 2 else 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
-        def make(seed=None): return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
+        if not net:
+            if len(d.shape) == 2: net = 'TextCNN'
+            else: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
+        def make(seed=None):
+            return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
         make(0)   # a network that does not fit is found here, before any work
         if init == 'pretrained':
-            known = _data('pooldata', pooldata, root=root or None, size=d.shape[-2:], zca=zca, device=device) if pooldata else d
-            if known.shape != d.shape or known.n_classes != d.n_classes: raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, {tuple(d.shape)} and {d.n_classes}, got {tuple(known.shape)} and {known.n_classes} for {pooldata!r}')
+            known = d
+            if pooldata:
+                known = _data('pooldata', pooldata, root=root or None, size=d.shape[-2:], zca=zca,
+                              device=device)
+            if known.shape != d.shape or known.n_classes != d.n_classes:
+                raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, '
+                                 f'{tuple(d.shape)} and {d.n_classes}, '
+                                 f'got {tuple(known.shape)} and {known.n_classes} for {pooldata!r}')
             source = pretrain(make, known, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
         else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
         syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
         if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
         if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, balanced=balanced, lr=lr, lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept, cbs=[_GoingOn(kept)])
+        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, balanced=balanced, lr=lr,
+                          lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept,
+                          cbs=[_GoingOn(kept)])
         if not first: return   # one process judges and writes
         score = evaluate(syn, source, d)
         syn.meta['test'] = score.facts()
         syn.save(path)
         if not checkpoint: _forget(kept)
-        print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, {history.seconds[-1]:.0f} s; test {score}')
-        print(f'objective {objective}' + (f'; {history.skipped} outer steps skipped, their hypergradient was not finite' if history.skipped else '') + (f'; after {history.bounded} outer steps a step size had to be brought back into its range' if history.bounded else ''))
+        print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, '
+              f'{history.seconds[-1]:.0f} s; test {score}')
+        remarks = ''
+        if history.skipped:
+            remarks += f'; {history.skipped} outer steps skipped, their hypergradient was not finite'
+        if history.bounded:
+            remarks += (f'; after {history.bounded} outer steps a step size had to be brought back '
+                        'into its range')
+        print(f'objective {objective}' + remarks)
         if syn.is_image: _png(syn, png)
         print(f'saved {path}' + (f' and {png}' if syn.is_image else ''))
 
@@ -231,31 +311,45 @@ def _netargs(text):
     except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {text!r}') from e
     if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {text!r}')
     for k in ('name', 'shape', 'n_classes'):
-        if k in kw: raise ValueError(f'netargs must not hold {k!r}, which the network and the data set settle, got {text!r}')
+        if k in kw:
+            raise ValueError(f'netargs must not hold {k!r}, which the network and the data set settle, '
+                             f'got {text!r}')
     return kw
 
 def _archs(text):
     "Names with commas between them; some of ARCHS have one inside."
-    names,parts = [],[p for p in (p.strip() for p in text.split(',')) if p]
+    names = []
+    parts = [p for p in (p.strip() for p in text.split(',')) if p]
     while parts:
         n = 2 if ', '.join(parts[:2]) in ARCHS else 1
-        names.append(', '.join(parts[:n])); parts = parts[n:]
+        names.append(', '.join(parts[:n]))
+        parts = parts[n:]
     return names
 
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
-    protocol:str='',          # own: the schedule that was learned with the set; plain, tuned or augmented: see 17_evaluate; by default own for our files and plain for others
-    archs:str='',             # networks to train, with commas between them, or all: those of the review; by default the one the set was made for, or ConvNet
+    # own: the schedule that was learned with the set; plain, tuned or augmented: see 17_evaluate;
+    # by default own for our files and plain for others
+    protocol:str='',
+    # networks to train, with commas between them, or all: those of the review;
+    # by default the one the set was made for, or ConvNet
+    archs:str='',
     netargs:str='{}',         # further arguments of these networks as JSON
-    pool:str='',              # folder of pre-trained networks, for a set that was made for such: its held-out ones are the judges
+    # folder of pre-trained networks, for a set that was made for such: its held-out ones are the judges
+    pool:str='',
     nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
-    compare:store_true=False, # also judge as many random real images, class means and k-means centres (not for the protocol own)
+    # also judge as many random real images, class means and k-means centres (not for the protocol own)
+    compare:store_true=False,
     epochs:int=0,             # other number of epochs than the protocol's
-    data:str='',              # data set to judge on; by default the one the set was made for, of which a set keeps the name: give the path of an image folder that is elsewhere
+    # data set to judge on; by default the one the set was made for, of which a set keeps the name:
+    # give the path of an image folder that is elsewhere
+    data:str='',
     labels:str='',            # file of the labels, where FILE holds images alone
-    scale:str='auto',         # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
-    labelsare:str='auto',     # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
+    # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
+    scale:str='auto',
+    # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
+    labelsare:str='auto',
     root:str='',              # folder of data sets
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
     zca:store_true=False,     # ZCA-whiten the images
@@ -265,24 +359,30 @@ def dd_evaluate(
     plot:str='',              # also draw the result into this PNG file
     quiet:store_true=False,   # no progress bar
 ):
-    "Train fresh networks on a set and print their test accuracy. The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders. A file with step sizes is trained as they say."
+    """Train fresh networks on a set and print their test accuracy.
+    The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders.
+    A file with step sizes is trained as they say."""
     with clear_errors(quiet):
         device = _device(device)
         file,pool,labels,json,plot = _home(file, pool, labels, json, plot)
-        _number('nets', nets, 1, 10**6); _number('epochs', epochs, 0, 10**6); _number('seed', seed, 0, 2**32 - 1)
-        _apart(dict(file=file, labels=labels, data=data and _own_folder(data)), {k: v for k,v in dict(json=json, plot=plot).items() if v})
+        _number('nets', nets, 1, 10**6)
+        _number('epochs', epochs, 0, 10**6)
+        _number('seed', seed, 0, 2**32 - 1)
+        _apart(dict(file=file, labels=labels, data=data and _own_folder(data)),
+               {k: v for k,v in dict(json=json, plot=plot).items() if v})
         for k,v in dict(json=json, plot=plot).items():
             if v: check_writable(v, k)
         ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
         said = labels or next((v for v in (scale, labelsare) if v != 'auto'), '')
         if ours and said:
-            raise ValueError('labels and scale must be left out for a set that says itself what it is, and labelsare, '
-                             f'got {said!r}')
+            raise ValueError('labels and scale must be left out for a set that says itself what it is, '
+                             f'and labelsare, got {said!r}')
         if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
         if labelsare not in LABELS_ARE:
             raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
         syn = _load_set(file) if ours else None
-        if pool and (archs or netargs != '{}'): raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
+        if pool and (archs or netargs != '{}'):
+            raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
         if protocol not in ('', 'own', *PROTOCOLS):
             raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
         def judged_by(sets):
@@ -299,20 +399,25 @@ def dd_evaluate(
         if ours: p = judged_by(syn)
         made = syn.meta.get('data', {}) if ours else {}
         name = data or made.get('name')
-        if not name: raise ValueError('data must be given: the set does not say which data set it was made for')
+        if not name:
+            raise ValueError('data must be given: the set does not say which data set it was made for')
         if not data and (own := _own_folder(name)) and not Path(own).exists():
-            raise ValueError(f'data must be the path of the image folder or file that {file} was made for: it is not here as {name!r}')
+            raise ValueError(f'data must be the path of the image folder or file that {file} was made for: '
+                             f'it is not here as {name!r}')
         square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-        norm = syn.norm if ours and not zca and syn.norm is not None and name == made.get('name') else None   # the scale that the set knows
-        try: d = _data('data', name, root=root or None, size=size or (syn.shape[-1] if square else None), zca=zca, device=device, norm=norm)
+        norm = None   # or the scale that the set knows
+        if ours and not zca and syn.norm is not None and name == made.get('name'): norm = syn.norm
+        side = size or (syn.shape[-1] if square else None)
+        try: d = _data('data', name, root=root or None, size=side, zca=zca, device=device, norm=norm)
         except ValueError as e:
             if data or norm is None: raise
-            raise ValueError(f'data must be the path of what {file} was made for: {name!r} here is something else ({e})') from e
+            raise ValueError(f'data must be the path of what {file} was made for: '
+                             f'{name!r} here is something else ({e})') from e
         if ours and not (data or size or zca):   # with these it is the user who says what to judge on
             try: check_made_for(syn, d)
             except ValueError as e:
-                raise ValueError(f'data must be the path of what {file} was made for: here {name!r} has other '
-                                 'contents, classes, split or normalisation') from e
+                raise ValueError(f'data must be the path of what {file} was made for: '
+                                 f'here {name!r} has other contents, classes, split or normalisation') from e
         if not ours:
             try: sets = read_set(file, d, labels or None, scale, labelsare)
             except ValueError as e: raise ValueError(str(e).replace('labels_are', 'labelsare')) from e
@@ -326,27 +431,41 @@ def dd_evaluate(
             except ValueError as e: raise ValueError(re.sub('^folder must', 'pool must', str(e))) from e
             sources = {(source.spec or {}).get('name', 'pool'): source}
         if not sources:
-            if kw and p is None: raise ValueError(f'netargs must be given with archs, or with another protocol than own, got {netargs!r}')
+            if kw and p is None:
+                raise ValueError(f'netargs must be given with archs, or with another protocol than own, '
+                                 f'got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            try: sources = {spec['name']: stored_source(sets) if p is None else _net_source({**spec, **kw}, d)}
-            except ValueError as e: raise ValueError(re.sub('^source must be given', 'pool or archs must be given', str(e))) from e
+            try: source = stored_source(sets) if p is None else _net_source({**spec, **kw}, d)
+            except ValueError as e:
+                said = re.sub('^source must be given', 'pool or archs must be given', str(e))
+                raise ValueError(said) from e
+            sources = {spec['name']: source}
         rows = {Path(file).name: sets}
         if compare:
             first = sets[0] if isinstance(sets, list) else sets
             n = len(first) if isinstance(first, Synthetic) else len(first[1])
-            if n % d.n_classes: raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
+            if n % d.n_classes:
+                raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, '
+                                 f'got {n} examples')
+            ipc = n//d.n_classes
             many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
-            rows |= {'random real': [coreset('real', d, n//d.n_classes, seed=i) for i in many], 'class means': coreset('means', d, n//d.n_classes)} | ({'k-means centres': coreset('kmeans', d, n//d.n_classes)} if n > d.n_classes else {})
+            rows |= {'random real': [coreset('real', d, ipc, seed=i) for i in many],
+                     'class means': coreset('means', d, ipc)}
+            if n > d.n_classes: rows['k-means centres'] = coreset('kmeans', d, ipc)
         scores = {}
         for row,s in rows.items():
             k = len(s) if isinstance(s, list) else 1
             for a,source in sources.items():
-                r = evaluate(s, source, d, n_nets=nets, seed=seed) if p is None else benchmark(s, d, source, p, max(1, nets//k), seed)
+                if p is None: r = evaluate(s, source, d, n_nets=nets, seed=seed)
+                else: r = benchmark(s, d, source, p, max(1, nets//k), seed)
                 scores.setdefault(row, {})[a] = r
-                print(f'{row} on {d.name}, {a}: {r}' + (f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''))
+                step_size = f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''
+                print(f'{row} on {d.name}, {a}: {r}' + step_size)
         if json:
             table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
-            write_atomic(json, js.dumps(dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed, scores=table), indent=1).encode())
+            result = dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed,
+                          scores=table)
+            write_atomic(json, js.dumps(result, indent=1).encode())
         if plot: _write_png(plot_scores(scores, f'test accuracy on {d.name}, %'), plot)
 
 @call_parse
@@ -359,24 +478,30 @@ def dd_show(
     with clear_errors():
         file, = _home(file)
         _number('rows', rows, 1, 1000)
-        if Path(file).suffix.lower() in ('.pt', '.pth', '.npz'): raise ValueError(f'file must be a set that dd_nb has saved, got {file!r}: dd_evaluate reads those of others')
+        if Path(file).suffix.lower() in ('.pt', '.pth', '.npz'):
+            raise ValueError(f'file must be a set that dd_nb has saved, got {file!r}: '
+                             'dd_evaluate reads those of others')
         syn = _load_set(file)
         path = Path(out or _beside(Path(Path(file).name), '.png')).expanduser()
         _apart(dict(file=file), dict(out=path))
         check_writable(path)
         _png(syn, path, rows)
         print(syn)
-        for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy', 'test'):
+        for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy',
+                  'test'):
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         if isinstance(syn.norm, Vectors):
-            for i,s in enumerate(sentences(syn)): print(f'  {syn.label_text(*divmod(i, syn.images.shape[1]))}: {s}')
+            for i,s in enumerate(sentences(syn)):
+                print(f'  {syn.label_text(*divmod(i, syn.images.shape[1]))}: {s}')
         print(f'picture in {path}')
 
 # %% ../nbs/22_cli.ipynb #12439acb
 def _families(seed, out, root, pools, threads, json, others):
     "The table of the review; finished rows stay in a folder and are not made again."
     for k,v in others.items():
-        if v: raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, got {v!r}")
+        if v:
+            raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, "
+                             f"got {v!r}")
     path = check_writable(json or Path(out)/'families.json', 'json' if json else 'out')
     if threads: torch.set_num_threads(threads)
     table = families(seed, root or None, folder=Path(out)/'families', pools=pools or None)
@@ -385,9 +510,13 @@ def _families(seed, out, root, pools, threads, json, others):
     _write_png(plot_families(table), path.with_suffix('.png'))
     print(f'saved {path} and {path.with_suffix(".png")}')
 
+_recipe_help = ("recipe, or 'families' for all methods of the review in one table; "
+                'without one, the recipes are listed')
+
 @call_parse
 def dd_reproduce(
-    name:_subject("recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed")='', # recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed
+    # recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed
+    name:_subject(_recipe_help)='',
     seed:int=0,               # of the run: initial weights, real batches, validation split
     out:str='out',            # folder for the result and its picture
     iters:int=0,              # other number of outer steps than the recipe's (the result then says so)
@@ -395,50 +524,74 @@ def dd_reproduce(
     device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
-    pools:str='',             # folder of folders of pre-trained networks, for recipes that ask for them; what is missing there is trained first. By default `pools` in OUT
+    # folder of folders of pre-trained networks, for recipes that ask for them;
+    # what is missing there is trained first. By default `pools` in OUT
+    pools:str='',
     poolsize:int=0,           # other number of these networks than the recipe's (the result then says so)
-    checkpoint:str='',        # folder that keeps the state of the run; by default the result's name with .run, removed when the result is there
-    resume:store_true=False,  # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    # folder that keeps the state of the run; by default the result's name with .run,
+    # removed when the result is there
+    checkpoint:str='',
+    # insist on going on with a run that was cut off (where there is one, this happens by itself)
+    resume:store_true=False,
     anew:store_true=False,    # begin anew, though there is one
     json:str='',              # also write the curve, the score and the baselines to this JSON file
     quiet:store_true=False,   # no progress bar
 ):
-    "Run the recipe behind a result of the zoo again and compare. Cut off, it goes on where it was when it is called again. Under torchrun the networks of an outer step are shared among its processes."
+    """Run the recipe behind a result of the zoo again and compare.
+    Cut off, it goes on where it was when it is called again.
+    Under torchrun the networks of an outer step are shared among its processes."""
     with clear_errors(quiet),join_ranks(_device(device)) as device:
         if not name:
-            for r in RECIPES.values(): print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
+            for r in RECIPES.values():
+                print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
             print(f'{"families":24} all methods of the review in one table, row by row')
             return
-        _number('threads', threads, 0, 1024); _number('iters', iters, 0); _number('seed', seed, 0, 2**32 - 1)
+        _number('threads', threads, 0, 1024)
+        _number('iters', iters, 0)
+        _number('seed', seed, 0, 2**32 - 1)
         out,pools,checkpoint,json = _home(out, pools, checkpoint, json)
-        if name == 'families': return _families(seed, out, root, pools, threads, json, dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew, compare=compare, device=str(device) != 'cpu'))
+        if name == 'families':
+            others = dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew,
+                          compare=compare, device=str(device) != 'cpu')
+            return _families(seed, out, root, pools, threads, json, others)
         if threads: torch.set_num_threads(threads)
-        recipe = _with_pool(get_recipe(name), poolsize or None)   # what is unknown is refused before any folder is made
+        # what is unknown is refused before any folder is made
+        recipe = _with_pool(get_recipe(name), poolsize or None)
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = (stem.with_name(stem.name + s) for s in ('.safetensors', '.png'))
-        _apart({}, {'the result': path, 'the picture': png, **(dict(json=json) if json else {}), **(dict(checkpoint=checkpoint) if checkpoint else {})})
+        writes = {'the result': path, 'the picture': png}
+        if json: writes['json'] = json
+        if checkpoint: writes['checkpoint'] = checkpoint
+        _apart({}, writes)
         check_writable(path)
         if json: check_writable(json, 'json')
-        kept,pool = Path(checkpoint or path.with_suffix('.run')),dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
+        kept = Path(checkpoint or path.with_suffix('.run'))
+        pool = dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
         if Ranks().rank == 0: _begin(kept, resume, anew)
-        syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)], checkpoint=kept, **pool, **(dict(iters=iters) if iters else {}))
+        changes = dict(iters=iters) if iters else {}
+        syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)],
+                                      checkpoint=kept, **pool, **changes)
         if score is None: return   # one process judges and writes
-        syn.save(path); _png(syn, png)
+        syn.save(path)
+        _png(syn, png)
         if not checkpoint: _forget(kept)
         base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
         def points(s):
             spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
             return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
         for k,s in base.items(): print(f'  {k:26} {points(s)}')
-        print(f'  {"distilled":26} {points(score)}'
-              + f'   {getattr(OBJECTIVES[recipe.objective], "asks", "test accuracy")} of {recipe.net["name"]}; {history.seconds[-1]:.0f} s of distilling, seed {seed}'
+        asks = getattr(OBJECTIVES[recipe.objective], 'asks', 'test accuracy')
+        print(f'  {"distilled":26} {points(score)}   {asks} of {recipe.net["name"]}; '
+              f'{history.seconds[-1]:.0f} s of distilling, seed {seed}'
               + (f'; published {recipe.paper}' if recipe.paper else ''))
         for k,v in syn.meta['test'].items():
             if isinstance(v, list): print(f'  {k:26} {v[0]:6.1%} -> {v[1]:.1%}')
         if json:
-            curve = {k: [None if math.isnan(v) else v for v in getattr(history, k)] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
-            out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(), threads=torch.get_num_threads(), best_it=history.best_it, curve=curve,
-                       scores={k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()})
+            def finite(vs): return [None if math.isnan(v) else v for v in vs]
+            curve = {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
+            scores = {k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()}
+            out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(),
+                       threads=torch.get_num_threads(), best_it=history.best_it, curve=curve, scores=scores)
             write_atomic(json, js.dumps(out, indent=1).encode())
         print(f'saved {path} and {png}')
 
@@ -454,7 +607,7 @@ def dd_bench(
     "Run a benchmark: what is measured and its baselines in one run."
     with clear_errors(quiet):
         if not name:
-            for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__}')
+            for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__.splitlines()[0]}')
             return
         if name not in BENCHES: raise ValueError(f'name must be one of {", ".join(BENCHES)}, got {name!r}')
         _number('seed', seed, 0, 2**32 - 1)

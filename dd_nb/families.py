@@ -22,13 +22,30 @@ class Family:
     notebook:str   # where it is explained here
 
 FAMILIES = dict(
-    dd=Family('DD', 'performance matching', 'Wang et al. 2018, arXiv:1811.10959', 'a fresh one', 'on S, T steps; the way back goes through a window of them', 'loss on a real batch after that training', 'images, step sizes', '06_unroll'),
-    kip=Family('KIP', 'performance matching', 'Nguyen et al. 2021, arXiv:2011.00050', 'none: an infinitely wide one', 'on S, to the end, by a formula', 'squared error of kernel ridge regression on a real batch', 'images, labels', '12_kernel'),
-    frepo=Family('FRePo', 'performance matching', 'Zhou et al. 2022, arXiv:2206.00719', 'one of a pool', 'it on S, a step after each outer step; the last layer by a formula', 'squared error, on a real batch, of ridge regression on its features', 'images, labels', '12_kernel'),
-    dc=Family('DC', 'parameter matching, one step', 'Zhao et al. 2021, arXiv:2006.05929', 'a fresh one, or one that has trained on S', 'on S, between outer steps', 'distance of the gradients of S and of a real batch, class by class', 'images', '13_gradient_matching'),
-    dsa=Family('DSA', 'parameter matching, one step', 'Zhao and Bilen 2021, arXiv:2102.08259', 'as DC', 'as DC', 'as DC, both transformed alike', 'images', '13_gradient_matching'),
-    mtt=Family('MTT', 'parameter matching, many steps', 'Cazenavette et al. 2022, arXiv:2203.11932', 'a recorded one, at some moment', 'on S, N steps', 'distance from where the recorded training on T was later', 'images, step sizes', '14_trajectory_matching'),
-    dm=Family('DM', 'distribution matching', 'Zhao and Bilen 2023, arXiv:2110.04181', 'a fresh one', 'not at all', 'distance of the mean features of S and of a real batch, class by class', 'images', '15_distribution_matching'),
+    dd=Family('DD', 'performance matching', 'Wang et al. 2018, arXiv:1811.10959',
+              'a fresh one', 'on S, T steps; the way back goes through a window of them',
+              'loss on a real batch after that training', 'images, step sizes', '06_unroll'),
+    kip=Family('KIP', 'performance matching', 'Nguyen et al. 2021, arXiv:2011.00050',
+               'none: an infinitely wide one', 'on S, to the end, by a formula',
+               'squared error of kernel ridge regression on a real batch', 'images, labels', '12_kernel'),
+    frepo=Family('FRePo', 'performance matching', 'Zhou et al. 2022, arXiv:2206.00719',
+                 'one of a pool', 'it on S, a step after each outer step; the last layer by a formula',
+                 'squared error, on a real batch, of ridge regression on its features', 'images, labels',
+                 '12_kernel'),
+    dc=Family('DC', 'parameter matching, one step', 'Zhao et al. 2021, arXiv:2006.05929',
+              'a fresh one, or one that has trained on S', 'on S, between outer steps',
+              'distance of the gradients of S and of a real batch, class by class', 'images',
+              '13_gradient_matching'),
+    dsa=Family('DSA', 'parameter matching, one step', 'Zhao and Bilen 2021, arXiv:2102.08259',
+               'as DC', 'as DC', 'as DC, both transformed alike', 'images', '13_gradient_matching'),
+    mtt=Family('MTT', 'parameter matching, many steps', 'Cazenavette et al. 2022, arXiv:2203.11932',
+               'a recorded one, at some moment', 'on S, N steps',
+               'distance from where the recorded training on T was later', 'images, step sizes',
+               '14_trajectory_matching'),
+    dm=Family('DM', 'distribution matching', 'Zhao and Bilen 2023, arXiv:2110.04181',
+              'a fresh one', 'not at all',
+              'distance of the mean features of S and of a real batch, class by class', 'images',
+              '15_distribution_matching'),
 )
 WORDS = 'fetch','train','objective','update'
 
@@ -43,15 +60,21 @@ def plot_workflow(
     fig = plt.figure(figsize=(10, 1.5 + .62*len(methods)), layout='constrained')
     plt.close(fig)   # a notebook draws it once: as the value of its cell
     ax = fig.subplots()
-    ax.set(xlim=(-.62, 4), ylim=(len(methods) + .05, -1.35)); ax.axis('off')
+    ax.set(xlim=(-.62, 4), ylim=(len(methods) + .05, -1.35))
+    ax.axis('off')
     said = dict(fetch='fetch a network', train='train it on S or T', objective='compute L', update='update S')
     for j,w in enumerate(WORDS):
-        ax.text(j + .47, -.5, said[w], ha='center', va='center', fontsize=10, weight='bold', bbox=dict(boxstyle='round,pad=.5', fc='#DCEAF7', ec='#0072B2'))
-        if j: ax.annotate('', (j + .12, -.5), (j - .12, -.5), arrowprops=dict(arrowstyle='->', color='#0072B2', lw=1.5))
-        for i,m in enumerate(methods): ax.text(j + .47, i + .5, textwrap.fill(getattr(FAMILIES[m], w), 27), ha='center', va='center', fontsize=7.5)
+        box = dict(boxstyle='round,pad=.5', fc='#DCEAF7', ec='#0072B2')
+        ax.text(j + .47, -.5, said[w], ha='center', va='center', fontsize=10, weight='bold', bbox=box)
+        arrow = dict(arrowstyle='->', color='#0072B2', lw=1.5)
+        if j: ax.annotate('', (j + .12, -.5), (j - .12, -.5), arrowprops=arrow)
+        for i,m in enumerate(methods):
+            cell = textwrap.fill(getattr(FAMILIES[m], w), 27)
+            ax.text(j + .47, i + .5, cell, ha='center', va='center', fontsize=7.5)
     ax.plot([3.47, 3.47, .47], [-.82, -1.15, -1.15], color='#0072B2', lw=1.5)
     ax.annotate('', (.47, -.8), (.47, -1.17), arrowprops=dict(arrowstyle='->', color='#0072B2', lw=1.5))
-    ax.text(1.97, -1.15, ' again and again ', ha='center', va='center', fontsize=9, color='#0072B2', backgroundcolor='white')
+    ax.text(1.97, -1.15, ' again and again ', ha='center', va='center', fontsize=9, color='#0072B2',
+            backgroundcolor='white')
     for i,m in enumerate(methods):
         ax.axhline(i, color='#999999', lw=.5)
         ax.text(-.6, i + .5, FAMILIES[m].title, va='center', fontsize=10, weight='bold')

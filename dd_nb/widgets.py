@@ -30,7 +30,9 @@ class Explorer:
         box,            # an ipywidgets box
         picture:bytes,  # PNG
     ): self.box,self.picture = box,picture
-    def _repr_mimebundle_(self, **kwargs): return {**self.box._repr_mimebundle_(**kwargs), 'image/png': base64.b64encode(self.picture).decode()}
+    def _repr_mimebundle_(self, **kwargs):
+        picture = base64.b64encode(self.picture).decode()
+        return {**self.box._repr_mimebundle_(**kwargs), 'image/png': picture}
     def _repr_png_(self): return self.picture
 
 def _wide(label): return dict(description=label, style=dict(description_width='90px'))
@@ -38,7 +40,8 @@ def _wide(label): return dict(description=label, style=dict(description_width='9
 def _steps(w, n, label, draw, start=0, interval=400):
     "A play button, a slider over 0..n-1, and the picture that `draw(i)` makes; each is drawn once."
     draw = lru_cache(None)(draw)
-    slider = w.IntSlider(value=start, min=0, max=n - 1, continuous_update=True, layout=w.Layout(width='60%'), **_wide(label))
+    slider = w.IntSlider(value=start, min=0, max=n - 1, continuous_update=True, layout=w.Layout(width='60%'),
+                         **_wide(label))
     play = w.Play(value=start, min=0, max=n - 1, interval=interval, description='play')
     image = w.Image(value=draw(start), format='png', layout=w.Layout(max_width='100%'))
     w.jslink((play, 'value'), (slider, 'value'))
@@ -57,7 +60,8 @@ def _tiles(fig, syn, most=40, cols=10):
     n = x.shape[1]
     if not syn.is_image:
         ax = fig.subplots()
-        ax.imshow(x.reshape(len(syn), -1).numpy(), aspect='auto', cmap='cividis', interpolation='nearest'); ax.set(xlabel='feature', yticks=[])
+        ax.imshow(x.reshape(len(syn), -1).numpy(), aspect='auto', cmap='cividis', interpolation='nearest')
+        ax.set(xlabel='feature', yticks=[])
         return
     cells = [(s, i) for s in range(syn.steps) for i in range(n)][:most]
     cols = min(n, cols)
@@ -65,7 +69,8 @@ def _tiles(fig, syn, most=40, cols=10):
     for ax in axs: ax.axis('off')
     for ax,(s,i) in zip(axs, cells):
         im = x[s, i].movedim(0, -1).squeeze(-1).numpy()
-        ax.imshow(im, cmap='gray', vmin=0, vmax=1); ax.set_title(syn.label_text(s, i)[:9], fontsize=7, parse_math=False)
+        ax.imshow(im, cmap='gray', vmin=0, vmax=1)
+        ax.set_title(syn.label_text(s, i)[:9], fontsize=7, parse_math=False)
 
 # %% ../nbs/21_widgets.ipynb #17ff6ef0
 def draw_run(
@@ -74,14 +79,20 @@ def draw_run(
     i:int=-1,         # which of the snapshots
 ):                    # a matplotlib figure
     "Images of one moment of a run, and where that is on its curves."
-    if not history.snapshots: raise ValueError('history must hold snapshots: it is what distill returns, got one without any')
+    if not history.snapshots:
+        raise ValueError('history must hold snapshots: it is what distill returns, got one without any')
     it,images = history.snapshots[i]
     k = history.it.index(it)
     fig = _figure(9, 3.6)
     left,right = fig.subfigures(1, 2, width_ratios=(1, 1.5))
     a,b = left.subplots(2, 1, sharex=True)
-    for ax,ys,label,c in ((a, history.loss, 'outer loss', '#0072B2'), (b, history.accuracy, 'validation accuracy', '#D55E00')):
-        ax.plot(history.it, ys, color=c); ax.plot(history.it[k], ys[k], 'o', color=c); ax.axvline(it, color='#999999', lw=.8); ax.set_ylabel(label, fontsize=8); ax.grid(alpha=.3)
+    for ax,ys,label,c in ((a, history.loss, 'outer loss', '#0072B2'),
+                          (b, history.accuracy, 'validation accuracy', '#D55E00')):
+        ax.plot(history.it, ys, color=c)
+        ax.plot(history.it[k], ys[k], 'o', color=c)
+        ax.axvline(it, color='#999999', lw=.8)
+        ax.set_ylabel(label, fontsize=8)
+        ax.grid(alpha=.3)
     b.set_xlabel('outer step')
     acc = history.accuracy[k]
     left.suptitle(f'outer step {it}' + ('' if acc != acc else f', accuracy {acc:.1%}'), fontsize=10)
@@ -103,7 +114,8 @@ def explore_run(
 def _per_class(state, data, most=2000):
     x,y = data.x_test[:most],data.y_test[:most]
     right = torch.cat([state(c).argmax(1) for c in x.split(256)]) == y
-    return [right[y == c].float().mean().item() if (y == c).any() else float('nan') for c in range(data.n_classes)]
+    def accuracy(of): return of.float().mean().item() if len(of) else float('nan')
+    return [accuracy(right[y == c]) for c in range(data.n_classes)]
 
 def class_accuracies(
     syn:Synthetic,  # a set
@@ -130,22 +142,29 @@ def draw_training(
     names = syn.class_names
     ax.bar(range(len(now)), before.tolist(), color='#BBBBBB', label='before')
     ax.bar(range(len(now)), now.tolist(), width=.45, color='#0072B2', label='after')
-    ax.set(ylim=(0, 1), xticks=range(len(now)), ylabel='accuracy', title=f'{t} of {len(accuracies)-1} steps: all classes {now.nanmean():.1%}'); ax.set_xticklabels([str(n)[:8] for n in names], rotation=0 if max(len(str(n)) for n in names) < 4 else 60); ax.legend(fontsize=8)
+    ax.set(ylim=(0, 1), xticks=range(len(now)), ylabel='accuracy',
+           title=f'{t} of {len(accuracies)-1} steps: all classes {now.nanmean():.1%}')
+    short = max(len(str(n)) for n in names) < 4
+    ax.set_xticklabels([str(n)[:8] for n in names], rotation=0 if short else 60)
+    ax.legend(fontsize=8)
     if t:
         x,y,lr = syn.batch(t - 1)
         right.suptitle(f'learned from, with step size {lr.item():.3g}', fontsize=9)
-        _tiles(right, syn.changed(images=x.detach()[None], labels=y.detach()[None], label_form='plain', learn=('images',), epochs=1, lr=.1, order=None), most=30, cols=5)
+        step = syn.changed(images=x.detach()[None], labels=y.detach()[None], label_form='plain',
+                           learn=('images',), epochs=1, lr=.1, order=None)
+        _tiles(right, step, most=30, cols=5)
     else: right.suptitle('not trained yet', fontsize=9)
     return fig
 
 def explore_training(
     syn:Synthetic,   # a set
-    source=None,     # networks: a source; None takes the initialisation stored with S, or new draws of its network
+    source=None,     # networks: a source; None: the initialisation stored with S, or draws of its network
     data=None,       # real set
 ) -> Explorer:
     "Step through the training on S: which images come when, and what the network then knows of each class."
     import ipywidgets as w
-    if data is None: raise ValueError('data must be given: its test images say what the network knows, got None')
+    if data is None:
+        raise ValueError('data must be given: its test images say what the network knows, got None')
     state, = judges((source or stored_source(syn)).to(data.device, data.dtype), 1)
     known = class_accuracies(syn, state, data)
     box,_ = _steps(w, len(known), 'step', lambda t: _drawn(draw_training(syn, known, t)), interval=800)
@@ -153,10 +172,14 @@ def explore_training(
 
 # %% ../nbs/21_widgets.ipynb #2a128651
 def _facts(syn):
+    "One line that says how a result was made and how good it is."
     m = syn.meta
     test = m.get('test') or {}
-    score = f"test {test['mean']:.1%}" + (f" +- {test['std']:.1%}" if test.get('networks', 1) > 1 else '') if 'mean' in test else ''
-    return ', '.join(filter(None, (score, f"{len(syn)} examples", f"{syn.n_steps} steps of {syn.inner.name}", f"{m['seconds']:.0f} s" if 'seconds' in m else '')))
+    score = f"test {test['mean']:.1%}" if 'mean' in test else ''
+    if score and test.get('networks', 1) > 1: score += f" +- {test['std']:.1%}"
+    seconds = f"{m['seconds']:.0f} s" if 'seconds' in m else ''
+    facts = score,f"{len(syn)} examples",f"{syn.n_steps} steps of {syn.inner.name}",seconds
+    return ', '.join(filter(None, facts))
 
 def draw_zoo(
     *names:str,  # of `list_zoo()`, with a seed after a comma if it is another than the first
@@ -185,7 +208,8 @@ def explore_zoo(
         hit = next((n for n in names if n == name or n.partition(',')[0] == name), None)
         if hit is None: raise ValueError(f'name must be one of {", ".join(names)}, got {name!r}')
         return hit
-    a,b = (w.Dropdown(options=names, value=find(v, d), **_wide(l)) for v,d,l in ((first, names[0], 'above'), (second, names[-1], 'below')))
+    a,b = (w.Dropdown(options=names, value=find(v, d), **_wide(l))
+           for v,d,l in ((first, names[0], 'above'), (second, names[-1], 'below')))
     image = w.Image(value=draw(a.value, b.value), format='png', layout=w.Layout(max_width='100%'))
     def show(_): image.value = draw(a.value, b.value)
     for d in (a, b): d.observe(show, 'value')
@@ -193,7 +217,8 @@ def explore_zoo(
 
 # %% ../nbs/21_widgets.ipynb #0f0326d9
 class LiveDistill(Explorer):
-    "A distillation with buttons to start, pause and stop it, in a thread of its own; `syn` is changed in place, `history` is there when it has ended."
+    """A distillation with buttons to start, pause and stop it, in a thread of its own.
+    `syn` is changed in place; `history` is there when it has ended."""
     def __init__(self,
         syn:Synthetic,   # where to start
         source,          # as in `distill`, like what follows
@@ -206,30 +231,45 @@ class LiveDistill(Explorer):
         import ipywidgets as w
         _check_count('iters', iters)
         check_fits(syn, data)
-        self.syn,self.history,self.error,self.thread = syn,None,None,None
-        self._go,self._end,self._args = threading.Event(),threading.Event(),(source, data, objective, dict(kwargs, iters=iters, every=every or max(1, iters//50)))
-        self.buttons = start,pause,stop = [w.Button(description=d, tooltip=t, disabled=d != 'start') for d,t in (('start', 'begin, or go on'), ('pause', 'wait after this outer step'), ('stop', 'end, and keep the best'))]
+        self.syn = syn
+        self.history = self.error = self.thread = None
+        self._go,self._end = threading.Event(),threading.Event()
+        self._args = source,data,objective,dict(kwargs, iters=iters, every=every or max(1, iters//50))
+        said = dict(start='begin, or go on', pause='wait after this outer step',
+                    stop='end, and keep the best')
+        self.buttons = [w.Button(description=d, tooltip=t, disabled=d != 'start') for d,t in said.items()]
         self.bar = w.IntProgress(value=0, max=iters, layout=w.Layout(width='40%'))
-        self.label,self.image = w.Label('not started'),w.Image(value=self._draw(None), format='png', layout=w.Layout(max_width='100%'))
-        start.on_click(lambda _: self.start()); pause.on_click(lambda _: self.pause()); stop.on_click(lambda _: self.stop())
-        super().__init__(w.VBox([w.HBox([*self.buttons, self.bar, self.label]), self.image]), self.image.value)
+        self.label = w.Label('not started')
+        self.image = w.Image(value=self._draw(None), format='png', layout=w.Layout(max_width='100%'))
+        start,pause,stop = self.buttons
+        start.on_click(lambda _: self.start())
+        pause.on_click(lambda _: self.pause())
+        stop.on_click(lambda _: self.stop())
+        above = w.HBox([*self.buttons, self.bar, self.label])
+        super().__init__(w.VBox([above, self.image]), self.image.value)
 
     def _draw(self, loop):
         if loop is None or not loop.history.it:
-            fig = _figure(8, 2.4); _tiles(fig, self.syn)
+            fig = _figure(8, 2.4)
+            _tiles(fig, self.syn)
             return _drawn(fig)
         h = loop.history
         fig = _figure(9, 3.2)
         left,right = fig.subfigures(1, 2, width_ratios=(1, 1.5))
         ax = left.subplots()
-        ax.plot(h.it, h.accuracy, color='#D55E00'); ax.set(xlim=(0, loop.iters), xlabel='outer step', ylabel='validation accuracy'); ax.grid(alpha=.3)
+        ax.plot(h.it, h.accuracy, color='#D55E00')
+        ax.set(xlim=(0, loop.iters), xlabel='outer step', ylabel='validation accuracy')
+        ax.grid(alpha=.3)
         _tiles(right, loop.syn, cols=5)
         return _drawn(fig)
 
     def _state(self, text, running):
         start,pause,stop = self.buttons
         ended = self.history is not None or self.error is not None
-        start.disabled,pause.disabled,stop.disabled,self.label.value = running or ended,not running,ended or self.thread is None,text
+        start.disabled = running or ended
+        pause.disabled = not running
+        stop.disabled = ended or self.thread is None
+        self.label.value = text
 
     def after_step(self, loop):
         "As a callback of `distill`."
@@ -240,16 +280,27 @@ class LiveDistill(Explorer):
             while not (self._go.wait(.2) or self._end.is_set()): pass
             if not self._end.is_set(): self._state(self._says(loop), True)
         if self._end.is_set(): raise StopDistill
+
     def _says(self, loop):
         rate = loop.it/max(loop.seconds, 1e-9)
-        return f'outer step {loop.it} of {loop.iters}, {rate:.1f} a second, {max(0, (loop.iters - loop.it)/rate):.0f} s left' + ('' if loop.accuracy != loop.accuracy else f', valid {loop.accuracy:.1%}')
+        left = max(0, (loop.iters - loop.it)/rate)
+        valid = '' if loop.accuracy != loop.accuracy else f', valid {loop.accuracy:.1%}'
+        return f'outer step {loop.it} of {loop.iters}, {rate:.1f} a second, {left:.0f} s left' + valid
+
     def after_eval(self, loop): self.image.value = self._draw(loop)
 
     def _run(self):
         source,data,objective,kw = self._args
-        try: self.history = distill(self.syn, source, data, objective, progress=False, cbs=[*kw.pop('cbs', ()), self], **kw)
+        try:
+            cbs = [*kw.pop('cbs', ()), self]
+            self.history = distill(self.syn, source, data, objective, progress=False, cbs=cbs, **kw)
         except BaseException as e: self.error = e
-        self._state(f'{type(self.error).__name__}: {self.error}' if self.error else f'ended after {self.history.it[-1]} outer steps' + ('' if self.history.best_accuracy is None else f', the best had {self.history.best_accuracy:.1%} on validation data'), False)
+        if self.error: text = f'{type(self.error).__name__}: {self.error}'
+        else:
+            text = f'ended after {self.history.it[-1]} outer steps'
+            best = self.history.best_accuracy
+            if best is not None: text += f', the best had {best:.1%} on validation data'
+        self._state(text, False)
 
     def start(self):
         "Begin, or go on after a pause."
@@ -258,8 +309,16 @@ class LiveDistill(Explorer):
             self.thread = threading.Thread(target=self._run, daemon=True)
             self._state('starting', True)
             self.thread.start()
-    def pause(self): "Wait after the present outer step."; self._go.clear()
-    def stop(self): "End after the present outer step, and keep the best iterate."; self._end.set(); self._go.set()
+
+    def pause(self):
+        "Wait after the present outer step."
+        self._go.clear()
+
+    def stop(self):
+        "End after the present outer step, and keep the best iterate."
+        self._end.set()
+        self._go.set()
+
     def wait(self, seconds:float|None=None) -> bool:
         "Wait until it has ended, at most so long; whether it has. Raises what the run raised."
         if self.thread is None: raise ValueError('wait: the run must have been started')

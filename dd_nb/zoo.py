@@ -33,28 +33,40 @@ from .unroll import Unroll
 # %% ../nbs/19_zoo.ipynb #5b82d947
 @dataclass(frozen=True)
 class Recipe:
-    "All that defines a measured run except its seed, which picks the initial weights, the real batches and the validation split."
+    """All that defines a measured run except its seed.
+    The seed picks the initial weights, the real batches and the validation split."""
     name:str                                    # what users type
     about:str                                   # one sentence
     data:str                                    # data set
-    net:dict                                    # network, as `make_net` takes it, without shape, classes and seed
+    # network, as `make_net` takes it, without shape, classes and seed
+    net:dict
     size:int|None = None                        # side that images are resized to; None: as they are stored
     fixed:bool = True                           # one known initialisation, or a new one at every outer step
-    pool:dict|None = None                       # networks trained beforehand instead of fresh ones: `data` they are trained on, `n`, `held_out` and other arguments of `pretrain`
-    aging:dict|None = None                      # networks that train on S between outer steps: arguments of `AgingPool`, whose fresh ones are as without
-    experts:dict|None = None                    # recorded trainings, for an objective that matches them: arguments of `record_experts`
-    start:str = 'means'                         # how S starts: one of STARTS, see 18_coresets, or 'shared', see 10_soft_labels
+    # networks trained beforehand instead of fresh ones: `data` they are trained on, `n`, `held_out` and other
+    # arguments of `pretrain`
+    pool:dict|None = None
+    # networks that train on S between outer steps: arguments of `AgingPool`, whose fresh ones are as without
+    aging:dict|None = None
+    # recorded trainings, for an objective that matches them: arguments of `record_experts`
+    experts:dict|None = None
+    # how S starts: one of STARTS, see 18_coresets, or 'shared', see 10_soft_labels
+    start:str = 'means'
     syn:dict = field(default_factory=dict)      # arguments of the start: ipc, steps, epochs, lr, inner
-    labels:dict = field(default_factory=dict)   # arguments of `softened`, for soft labels; {}: as the start has them
+    # arguments of `softened`, for soft labels; {}: as the start has them
+    labels:dict = field(default_factory=dict)
     distill:dict = field(default_factory=dict)  # arguments of `distill`
     objective:str = 'Unroll'                    # one of OBJECTIVES
-    unroll:dict = field(default_factory=dict)   # its arguments; augment='standard': the field's for that data set
-    bn:str = 'tracked'                          # where BatchNorm's statistics come from: a policy of 07_batchnorm
+    # its arguments; augment='standard': the field's for that data set
+    unroll:dict = field(default_factory=dict)
+    # where BatchNorm's statistics come from: a policy of 07_batchnorm
+    bn:str = 'tracked'
     paper:str = ''                              # the published figure for the same task, and where
     n_nets:int = 20                             # networks a score, for a source that is not fixed
 
-OBJECTIVES = {f.__name__: f for f in (Unroll, Poison, KernelRidge, FeatureRidge, GradientMatch, TrajectoryMatch, DistributionMatch)}
-FULL_TEXT = dict(epochs=5, lr=1e-3),dict(epochs=10, lr=1e-3),dict(epochs=20, lr=3e-3)   # ways to train on all sentences, of which validation data choose
+OBJECTIVES = {f.__name__: f for f in (Unroll, Poison, KernelRidge, FeatureRidge, GradientMatch,
+                                      TrajectoryMatch, DistributionMatch)}
+# ways to train on all sentences, of which validation data choose
+FULL_TEXT = dict(epochs=5, lr=1e-3),dict(epochs=10, lr=1e-3),dict(epochs=20, lr=3e-3)
 
 def recipe_data(
     recipe:Recipe,  # the recipe
@@ -71,26 +83,32 @@ def _with_pool(recipe, n):
     "The recipe with another number of pre-trained networks."
     if n is None: return recipe
     _check_count('poolsize', n, 3)
-    if not recipe.pool: raise ValueError(f'poolsize must be left out for {recipe.name!r}, which asks for no pre-trained networks, got {n}')
+    if not recipe.pool:
+        raise ValueError(f'poolsize must be left out for {recipe.name!r}, '
+                         f'which asks for no pre-trained networks, got {n}')
     return replace(recipe, pool={**recipe.pool, 'n': n})
 
 def recipe_source(
     recipe:Recipe,    # the recipe
     data,             # its data set, loaded
     seed:int=0,       # of the run
-    pools=None,       # folder of folders of pre-trained networks, for a recipe that asks for them: what is missing there is trained first; by default out/pools
+    pools=None,       # folder of folders of pre-trained networks; by default out/pools
     root=None,        # folder of data sets
     progress:bool=False, # show a progress bar of the pre-training
 ):                    # FixedInit, RandomInit, PretrainedPool or AgingPool
-    "The source of networks that a recipe asks for."
+    """The source of networks that a recipe asks for.
+    Pre-trained networks that `pools` lacks are trained first."""
     net = _net_fn(recipe, data)
     if not recipe.pool:
         source = FixedInit(net(seed)) if recipe.fixed else RandomInit(net, seed)
         return AgingPool(source, seed=seed, **recipe.aging) if recipe.aging else source
     how = dict(recipe.pool)
-    name,held_out,noise = how.pop('data'),how.pop('held_out', .1),how.pop('noise', 0.)
-    first = data if name == data.name else load_data(name, root=root, size=data.shape[-1], channels=data.shape[0], device=data.device)
-    folder = Path(pools or 'out/pools')/'-'.join(map(str, (name, *recipe.net.values(), *(f'{k}{v}' for k,v in how.items() if k != 'n'))))
+    name = how.pop('data')
+    held_out,noise = how.pop('held_out', .1),how.pop('noise', 0.)
+    if name == data.name: first = data
+    else: first = load_data(name, root=root, size=data.shape[-1], channels=data.shape[0], device=data.device)
+    parts = name,*recipe.net.values(),*(f'{k}{v}' for k,v in how.items() if k != 'n')
+    folder = Path(pools or 'out/pools')/'-'.join(map(str, parts))
     pretrain(net, first, folder, progress=progress, **how)
     pool = PretrainedPool(folder, n=how['n'], held_out=held_out, seed=seed, noise=noise)
     return pool[seed] if recipe.fixed else pool
@@ -101,18 +119,21 @@ def recipe_start(
     seed:int=0,     # of the run
 ) -> Synthetic:
     "The synthetic set that a recipe starts from."
-    syn = Synthetic.shared(data, seed=seed, **recipe.syn) if recipe.start == 'shared' else started(recipe.start, data, seed=seed, **recipe.syn)
+    if recipe.start == 'shared': syn = Synthetic.shared(data, seed=seed, **recipe.syn)
+    else: syn = started(recipe.start, data, seed=seed, **recipe.syn)
     if recipe.labels: syn = syn.softened(**recipe.labels)
-    return syn if recipe.bn == 'tracked' else syn.with_bn(recipe.bn, _net_fn(recipe, data)(seed), data, seed=seed)
+    if recipe.bn == 'tracked': return syn
+    return syn.with_bn(recipe.bn, _net_fn(recipe, data)(seed), data, seed=seed)
 
 def recipe_objective(
     recipe:Recipe,    # the recipe
     data,             # its data set, loaded
     seed:int=0,       # of the run
-    pools=None,       # folder of folders, of pre-trained networks and of experts: what is missing there is made first; by default out/pools
+    pools=None,       # folder of folders, of pre-trained networks and of experts; by default out/pools
     progress:bool=False, # show a progress bar of the experts
 ):                    # one of OBJECTIVES, ready for `distill`
-    "The objective of a recipe."
+    """The objective of a recipe.
+    Experts that `pools` lacks are made first."""
     kw = dict(recipe.unroll)
     if kw.get('augment') == 'standard': kw['augment'] = standard_augment(data)
     if recipe.experts:
@@ -120,10 +141,13 @@ def recipe_objective(
         which = 'experts',data.name,*recipe.net.values(),*how,f's{seed}',data.digest[:8]
         name = '-'.join(map(str, which))
         folder = Path(pools or 'out/pools')/name
-        kw['experts'] = record_experts(_net_fn(recipe, data), data, folder, seed=seed, progress=progress, **recipe.experts)
+        kw['experts'] = record_experts(_net_fn(recipe, data), data, folder, seed=seed, progress=progress,
+                                       **recipe.experts)
     return OBJECTIVES[recipe.objective](**kw)
 
-def _finished(objective, syn): "S as it is to be used."; return objective.finished(syn) if hasattr(objective, 'finished') else syn
+def _finished(objective, syn):
+    "S as it is to be used."
+    return objective.finished(syn) if hasattr(objective, 'finished') else syn
 
 def _results(objective, syn, source, data, n):
     "The score, or what the objective has in the place of accuracies, and what else it reports."
@@ -136,114 +160,207 @@ _POOL = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to c
 _POISONING = dict(iters=5000, batch_size=256, lr=.02, lr_lrs=.02, average=.99, every=1000, n_eval=24)
 
 def _poison(data, k, t, fixed=False, net=None, pool=None, distill=_POISONING, weight=6., shy=1.5, noise=.1):
+    "Images that make trained networks take class `k` for class `t`."
     net = net or dict(name='LeNet')
-    return Recipe(f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}', f'ten images after one step on which {"one known" if fixed else "any"} trained {net["name"]} takes class {k} of {data.upper()} for class {t}', data, net, fixed=fixed,
-                  pool=dict(pool or dict(n=1100, held_out=1/11, data=data, epochs=1, batch_size=256, lr=3e-3), **({} if fixed else dict(noise=noise))), start='means', syn=dict(ipc=1, steps=1, epochs=1, lr=.2), distill=distill,
-                  objective='Poison', unroll=dict(source=k, target=t, weight=weight, shy=0. if fixed else shy), n_nets=50)
+    name = f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}'
+    about = (f'ten images after one step on which {"one known" if fixed else "any"} trained {net["name"]} '
+             f'takes class {k} of {data.upper()} for class {t}')
+    pool = dict(pool or dict(n=1100, held_out=1/11, data=data, epochs=1, batch_size=256, lr=3e-3))
+    if not fixed: pool |= dict(noise=noise)
+    return Recipe(name, about, data, net, fixed=fixed, pool=pool, start='means',
+                  syn=dict(ipc=1, steps=1, epochs=1, lr=.2), distill=distill, objective='Poison',
+                  unroll=dict(source=k, target=t, weight=weight, shy=0. if fixed else shy), n_nets=50)
 
 def _sentences(data, n, about, fixed, paper, **kw):
     "One sentence a class, with labels that are learned."
-    return Recipe(f'{data}-{"fixed" if fixed else "random"}-{n}', f'{about}, for {"one known" if fixed else "any"} TextCNN', data, dict(name='TextCNN'), fixed=fixed, start='noise' if fixed else 'means', labels=dict(start='smoothed', form='softmax'),
-                  paper=paper, n_nets=200, **kw)
+    name = f'{data}-{"fixed" if fixed else "random"}-{n}'
+    about = f'{about}, for {"one known" if fixed else "any"} TextCNN'
+    return Recipe(name, about, data, dict(name='TextCNN'), fixed=fixed, start='noise' if fixed else 'means',
+                  labels=dict(start='smoothed', form='softmax'), paper=paper, n_nets=200, **kw)
 
-_TEXT = dict(syn=dict(ipc=1, steps=1, epochs=10, lr=.01, inner='adam'), distill=dict(iters=4000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=100, n_eval=8))
+_TEXT = dict(syn=dict(ipc=1, steps=1, epochs=10, lr=.01, inner='adam'),
+             distill=dict(iters=4000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=100, n_eval=8))
 _TEXT_ANY = dict(_TEXT, distill=dict(_TEXT['distill'], iters=2000, lr=.02))
 
-_STAY = dict(steps=1, epochs=60, lr=.01, inner='momentum', learn=('images',))   # a schedule to judge by, where none is learned
-_BY_STEPS = dict(start='real', aging=dict(size=1, max_age=50, steps=10, lr=.01, inner='momentum'), distill=dict(iters=600, lr=.03, every=200))   # a network that trains on S while S is learned
+# a schedule to judge by, where none is learned
+_STAY = dict(steps=1, epochs=60, lr=.01, inner='momentum', learn=('images',))
+# a network that trains on S while S is learned
+_BY_STEPS = dict(start='real', aging=dict(size=1, max_age=50, steps=10, lr=.01, inner='momentum'),
+                 distill=dict(iters=600, lr=.03, every=200))
 
-# of each method of the review: what of its recipe is its own, and what is other for ten images a class or more; minibatch: images a class and inner step
+# of each method of the review: what of its recipe is its own, and what is other for ten images a class or
+# more; minibatch: images a class and inner step
 _FAMILIES = dict(
-    dd=(dict(about='unrolling forty steps of momentum, differentiated through a stretch of them at a random place', objective='Unroll', start='means', syn=dict(steps=1, epochs=40, lr=.02, inner='momentum'),
-             unroll=dict(strategy='recompute', window=20), distill=dict(iters=900, batch_size=256, lr=.03, lr_lrs=.01, every=300)), dict(start='real', minibatch=5, syn=dict(epochs=20), unroll=dict(window=10), distill=dict(iters=600, every=200))),
-    kip=(dict(about='ridge regression with the tangent kernel of an infinitely wide fully connected network', whom='that regression', objective='KernelRidge', start='means', labels=dict(start='hard'), distill=dict(iters=4000, batch_size=1024, lr=.05, lr_labels=.005, every=400)),
+    dd=(dict(about='unrolling forty steps of momentum, '
+                   'differentiated through a stretch of them at a random place',
+             objective='Unroll', start='means', syn=dict(steps=1, epochs=40, lr=.02, inner='momentum'),
+             unroll=dict(strategy='recompute', window=20),
+             distill=dict(iters=900, batch_size=256, lr=.03, lr_lrs=.01, every=300)),
+        dict(start='real', minibatch=5, syn=dict(epochs=20), unroll=dict(window=10),
+             distill=dict(iters=600, every=200))),
+    kip=(dict(about='ridge regression with the tangent kernel of an infinitely wide fully connected network',
+              whom='that regression', objective='KernelRidge', start='means', labels=dict(start='hard'),
+              distill=dict(iters=4000, batch_size=1024, lr=.05, lr_labels=.005, every=400)),
          dict(start='real', distill=dict(iters=8000))),
-    frepo=(dict(about='ridge regression on the features of networks that train on S', objective='FeatureRidge', start='means', labels=dict(start='smoothed', form='softmax'), aging=dict(size=10, max_age=100, steps=1, lr=.001, inner='adam'),
-                distill=dict(iters=1200, lr=.01, every=400)), dict(start='real', distill=dict(iters=1000, every=250))),
-    dc=(dict(about='matching gradients', objective='GradientMatch', distill=dict(iters=1000, lr=.1, every=500)), _BY_STEPS),
-    dsa=(dict(about='matching gradients of augmented images', objective='GradientMatch', unroll=dict(augment='standard'), distill=dict(iters=1000, lr=.1, every=500)), _BY_STEPS),
-    mtt=(dict(about='matching stretches of recorded trainings', objective='TrajectoryMatch', experts=dict(n=12, records=20, every=15, lr=.02, momentum=.5, batch_size=64), syn=dict(steps=1, epochs=20, lr=.02, inner='sgd'),
-              unroll=dict(span=4, max_start=8), distill=dict(iters=1000, batch_size=1, lr=.03, lr_lrs=.005, every=500)), dict(start='real', minibatch=2, syn=dict(epochs=4), distill=dict(iters=800, every=200))),
-    dm=(dict(about='matching mean features', objective='DistributionMatch', unroll=dict(augment='standard'), distill=dict(iters=1000, lr=.1, every=500)), dict(start='real', distill=dict(iters=1500))),
+    frepo=(dict(about='ridge regression on the features of networks that train on S',
+                objective='FeatureRidge', start='means', labels=dict(start='smoothed', form='softmax'),
+                aging=dict(size=10, max_age=100, steps=1, lr=.001, inner='adam'),
+                distill=dict(iters=1200, lr=.01, every=400)),
+           dict(start='real', distill=dict(iters=1000, every=250))),
+    dc=(dict(about='matching gradients', objective='GradientMatch',
+             distill=dict(iters=1000, lr=.1, every=500)),
+        _BY_STEPS),
+    dsa=(dict(about='matching gradients of augmented images', objective='GradientMatch',
+              unroll=dict(augment='standard'), distill=dict(iters=1000, lr=.1, every=500)),
+         _BY_STEPS),
+    mtt=(dict(about='matching stretches of recorded trainings', objective='TrajectoryMatch',
+              experts=dict(n=12, records=20, every=15, lr=.02, momentum=.5, batch_size=64),
+              syn=dict(steps=1, epochs=20, lr=.02, inner='sgd'), unroll=dict(span=4, max_start=8),
+              distill=dict(iters=1000, batch_size=1, lr=.03, lr_lrs=.005, every=500)),
+         dict(start='real', minibatch=2, syn=dict(epochs=4), distill=dict(iters=800, every=200))),
+    dm=(dict(about='matching mean features', objective='DistributionMatch', unroll=dict(augment='standard'),
+             distill=dict(iters=1000, lr=.1, every=500)),
+        dict(start='real', distill=dict(iters=1500))),
 )
-_PUBLISHED = {('kip', 'mnist', 1): 85.5, ('kip', 'mnist', 10): 97.2, ('frepo', 'mnist', 1): 93.8, ('frepo', 'mnist', 10): 98.4, ('frepo', 'fashion_mnist', 1): 75.6, ('dc', 'mnist', 1): 91.7, ('dc', 'mnist', 10): 97.4,
-              ('dc', 'fashion_mnist', 1): 70.5, ('dsa', 'mnist', 1): 88.7, ('dsa', 'mnist', 10): 97.8, ('dsa', 'fashion_mnist', 1): 70.6, ('dm', 'mnist', 1): 89.7, ('dm', 'mnist', 10): 97.5}
-_SAYS = dict(kip='Nguyen et al. 2021, by regression', frepo='Zhou et al. 2022, width 128', dc='Zhao et al. 2021, width 128', dsa='Zhao and Bilen 2021, width 128, augmented', dm='Zhao and Bilen 2023, width 128, augmented')
+_PUBLISHED = {('kip', 'mnist', 1): 85.5, ('kip', 'mnist', 10): 97.2,
+              ('frepo', 'mnist', 1): 93.8, ('frepo', 'mnist', 10): 98.4, ('frepo', 'fashion_mnist', 1): 75.6,
+              ('dc', 'mnist', 1): 91.7, ('dc', 'mnist', 10): 97.4, ('dc', 'fashion_mnist', 1): 70.5,
+              ('dsa', 'mnist', 1): 88.7, ('dsa', 'mnist', 10): 97.8, ('dsa', 'fashion_mnist', 1): 70.6,
+              ('dm', 'mnist', 1): 89.7, ('dm', 'mnist', 10): 97.5}
+_SAYS = dict(kip='Nguyen et al. 2021, by regression', frepo='Zhou et al. 2022, width 128',
+             dc='Zhao et al. 2021, width 128', dsa='Zhao and Bilen 2021, width 128, augmented',
+             dm='Zhao and Bilen 2023, width 128, augmented')
 
 def family_recipe(
     method:str,          # dd, kip, frepo, dc, dsa, mtt or dm
     data:str='mnist',    # data set
     ipc:int=1,           # images a class
 ) -> Recipe:
-    """A method of the review (Yu et al. 2023), see 16_families, for any ConvNet: of width 32 for digits and Fashion-MNIST, for which its numbers were chosen on validation data, at one and ten images a class, and of width 128 for others.
-    Raises ValueError for another method."""
-    if method not in _FAMILIES: raise ValueError(f'method must be one of {", ".join(_FAMILIES)}, got {method!r}')
+    """A method of the review (Yu et al. 2023), see 16_families, for any ConvNet.
+    Its width is 32 for digits and Fashion-MNIST and 128 for others. The numbers were chosen for width 32, on
+    validation data, at one and ten images a class. Raises ValueError for another method."""
+    if method not in _FAMILIES:
+        raise ValueError(f'method must be one of {", ".join(_FAMILIES)}, got {method!r}')
     _check_count('ipc', ipc)
     own,many = _FAMILIES[method]
-    width,name,f = 32 if data in ('digits', 'mnist', 'fashion_mnist', 'usps') else 128,data.replace('_', '-'),{**own, 'syn': dict(own.get('syn', _STAY))}
+    width = 32 if data in ('digits', 'mnist', 'fashion_mnist', 'usps') else 128
+    name = data.replace('_', '-')
+    f = {**own, 'syn': dict(own.get('syn', _STAY))}
     if ipc >= 10:
         f |= {k: {**f.get(k, {}), **v} if isinstance(v, dict) else v for k,v in many.items()}
         if ipc % (k := f.pop('minibatch', ipc)) == 0: f['syn']['steps'] = ipc//k
     f['syn']['ipc'] = ipc//f['syn']['steps']
     f['distill'] = dict(dict(batch_size=512, average=.98, every=250, n_eval=3), **f['distill'])
     said = _PUBLISHED.get((method, data, ipc))
-    return Recipe(f'{name}-{method}-{ipc}', f"{ipc} image{'s'*(ipc > 1)} a class of {name} by {f.pop('about')}, for {f.pop('whom', f'any ConvNet of width {width}')}", data, dict(name='ConvNet', width=width), fixed=False,
+    whom = f.pop('whom', f'any ConvNet of width {width}')
+    about = f"{ipc} image{'s'*(ipc > 1)} a class of {name} by {f.pop('about')}, for {whom}"
+    return Recipe(f'{name}-{method}-{ipc}', about, data, dict(name='ConvNet', width=width), fixed=False,
                   paper=f'{said} % ({_SAYS[method]})' if said else '', n_nets=5, **f)
 
+def _transfer(a, b, fixed, paper):
+    "A hundred images for networks that were trained on other data, `a`, than they are to learn, `b`."
+    name = f'{a}-{b}-{"fixed-" if fixed else ""}100'
+    whom = 'one known LeNet' if fixed else 'any LeNet'
+    about = f'a hundred {b.upper()} images for {whom} that was trained on {a.upper()}'
+    return Recipe(name, about, b, dict(name='LeNet'), size=None if b == 'usps28' else 28, fixed=fixed,
+                  pool=dict(_POOL, data=a, epochs=dict(usps=20).get(a, 2)), start='real',
+                  syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'),
+                  unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
+                  distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50,
+                               n_eval=8),
+                  paper=paper and paper + ' (Wang et al. 2018)', n_nets=50)
+
 RECIPES = {r.name: r for r in [
-    Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop', 'digits', dict(name='LeNet'),
-           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=1800, batch_size=128, lr=.05, lr_lrs=.01, average=.98, every=20)),
-    Recipe('mnist-fixed-10', 'ten MNIST images, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
-           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
+    Recipe('demo', 'ten images of the embedded digits for one known LeNet: a minute on a laptop',
+           'digits', dict(name='LeNet'), syn=dict(ipc=1, steps=1, epochs=3, lr=.2),
+           distill=dict(iters=1800, batch_size=128, lr=.05, lr_lrs=.01, average=.98, every=20)),
+    Recipe('mnist-fixed-10', 'ten MNIST images, one step of three epochs, one known LeNet initialisation',
+           'mnist', dict(name='LeNet'), syn=dict(ipc=1, steps=1, epochs=3, lr=.2),
+           distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, average=.99, every=200),
            paper='12.90 -> 93.76 % (Wang et al. 2018)'),
-    Recipe('mnist-soft-10', 'ten MNIST images with labels that are learned, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
-           syn=dict(ipc=1, steps=1, epochs=3, lr=.2), labels=dict(start='hard'), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99, every=200),
+    Recipe('mnist-soft-10', 'ten MNIST images with labels that are learned, one step of three epochs, '
+                            'one known LeNet initialisation',
+           'mnist', dict(name='LeNet'), syn=dict(ipc=1, steps=1, epochs=3, lr=.2), labels=dict(start='hard'),
+           distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99,
+                        every=200),
            paper='96.1 % (Sucholutsky and Schonlau 2019)'),
-    Recipe('mnist-soft-5', 'five MNIST images for ten digits, with labels that are learned, one step of three epochs, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
-           start='shared', syn=dict(n=5, steps=1, epochs=3, lr=.2), distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99, every=200),
+    Recipe('mnist-soft-5', 'five MNIST images for ten digits, with labels that are learned, '
+                           'one step of three epochs, one known LeNet initialisation',
+           'mnist', dict(name='LeNet'), start='shared', syn=dict(n=5, steps=1, epochs=3, lr=.2),
+           distill=dict(iters=30_000, batch_size=128, lr=.05, lr_lrs=.01, lr_labels=.02, average=.99,
+                        every=200),
            paper='92 % (Sucholutsky and Schonlau 2019)'),
-    Recipe('mnist-fixed-100', 'a hundred MNIST images, ten steps of three epochs with momentum, one known LeNet initialisation', 'mnist', dict(name='LeNet'),
+    Recipe('mnist-fixed-100', 'a hundred MNIST images, ten steps of three epochs with momentum, '
+                              'one known LeNet initialisation',
+           'mnist', dict(name='LeNet'),
            start='real', syn=dict(ipc=1, steps=10, epochs=3, lr=.01, inner='momentum'),
            distill=dict(iters=6000, batch_size=128, lr=.03, lr_lrs=.01, average=.99, every=100),
            paper='96.6 % with plain gradient descent inside (Wang et al. 2018)'),
-    Recipe('mnist-random-100', 'a hundred MNIST images for any LeNet initialisation: two steps of thirty epochs with Adam', 'mnist', dict(name='LeNet'), fixed=False,
-           start='real', syn=dict(ipc=5, steps=2, epochs=30, lr=.002, inner='adam', learn=('images',)), unroll=dict(strategy='recompute', window=20, compile=True),
+    Recipe('mnist-random-100', 'a hundred MNIST images for any LeNet initialisation: '
+                               'two steps of thirty epochs with Adam',
+           'mnist', dict(name='LeNet'), fixed=False, start='real',
+           syn=dict(ipc=5, steps=2, epochs=30, lr=.002, inner='adam', learn=('images',)),
+           unroll=dict(strategy='recompute', window=20, compile=True),
            distill=dict(iters=2200, batch_size=256, lr=.01, average=.99, every=100, n_eval=8),
-           paper='79.5 +- 8.1 %, ten steps of three epochs with plain gradient descent inside (Wang et al. 2018)', n_nets=200),
-    Recipe('mnist-random-100-gd', 'the same by ten steps of three epochs of plain gradient descent, as in the paper', 'mnist', dict(name='LeNet'), fixed=False,
-           start='real', syn=dict(ipc=1, steps=10, epochs=3, lr=.02), distill=dict(iters=2500, n_nets=2, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=100, n_eval=8),
+           paper='79.5 +- 8.1 %, ten steps of three epochs with plain gradient descent inside '
+                 '(Wang et al. 2018)', n_nets=200),
+    Recipe('mnist-random-100-gd',
+           'the same by ten steps of three epochs of plain gradient descent, as in the paper',
+           'mnist', dict(name='LeNet'), fixed=False, start='real',
+           syn=dict(ipc=1, steps=10, epochs=3, lr=.02),
+           distill=dict(iters=2500, n_nets=2, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=100,
+                        n_eval=8),
            paper='79.5 +- 8.1 % (Wang et al. 2018)', n_nets=200),
-    Recipe('mnist-bn-100', 'a hundred MNIST images for any ConvNet with BatchNorm: two steps of ten epochs with Adam', 'mnist', dict(name='ConvNet', width=16, depth=3, norm='batch'), fixed=False,
-           start='real', syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'), unroll=dict(strategy='recompute', compile=True),
+    Recipe('mnist-bn-100', 'a hundred MNIST images for any ConvNet with BatchNorm: '
+                           'two steps of ten epochs with Adam',
+           'mnist', dict(name='ConvNet', width=16, depth=3, norm='batch'), fixed=False, start='real',
+           syn=dict(ipc=5, steps=2, epochs=10, lr=.005, inner='adam'),
+           unroll=dict(strategy='recompute', compile=True),
            distill=dict(iters=600, batch_size=256, lr=.03, average=.98, every=50)),
-    *(Recipe(f'{a}-{b}-{"fixed-" if fixed else ""}100', f'a hundred {b.upper()} images for {"one known LeNet" if fixed else "any LeNet"} that was trained on {a.upper()}', b, dict(name='LeNet'), size=None if b == 'usps28' else 28, fixed=fixed,
-             pool=dict(_POOL, data=a, epochs=dict(usps=20).get(a, 2)), start='real', syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'), unroll=dict(strategy='recompute', window=None if fixed else 20, compile=True),
-             distill=dict(iters=1500, batch_size=256, lr=.01, lr_lrs=.005, average=.99, every=50, n_eval=8), paper=paper and paper + ' (Wang et al. 2018)', n_nets=50)
-      for a,b,fixed,paper in (('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'), ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'),
-                              ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'), ('svhn', 'mnist', False, '85.2 +- 4.7 %'), ('svhn', 'mnist', True, ''))),
-    *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)', **(_TEXT if fixed else _TEXT_ANY)) for data,n,about,papers in (
-        ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')), ('sst5', 5, 'five "sentences" that grade what is said of films', ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
-        ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', ''))) for fixed,paper in zip((True, False), papers)),
-    *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))), _poison('mnist', 5, 4, fixed=True),
-    _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10), distill=dict(_POISONING, iters=2000, n_eval=8), weight=4., shy=3., noise=.15),   # the attack of the paper's code
-    replace(_poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(n=12, held_out=1/3, data='cifar10', epochs=2), distill=dict(_POISONING, iters=1000, batch_size=64, every=200, n_eval=2), weight=4., shy=3., noise=.15),
-            name='cifar10-poison-0-1-small', about='the same attack at a scale for two cores: 16 x 16 pixels, twelve networks of two epochs', size=16),
-    *(family_recipe(m, data, ipc) for data,ipc in (('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)) for m in _FAMILIES),
+    *(_transfer(*task) for task in (
+        ('usps', 'mnist', False, '92.7 +- 1.4 %'), ('mnist', 'usps', False, '95.4 +- 1.8 %'),
+        ('usps', 'mnist', True, '93.2 %'), ('mnist', 'usps', True, '97.9 %'),
+        ('mnist', 'usps28', False, '95.4 +- 1.8 %'), ('mnist', 'usps28', True, '97.9 %'),
+        ('svhn', 'mnist', False, '85.2 +- 4.7 %'), ('svhn', 'mnist', True, ''))),
+    *(_sentences(data, n, about, fixed, paper and paper + ' (Sucholutsky and Schonlau 2019)',
+                 **(_TEXT if fixed else _TEXT_ANY))
+      for data,n,about,papers in (
+          ('trec', 6, 'six "sentences" that sort questions', ('87.4 %, BiLSTM', '62.0 +- 8.8 %, BiLSTM')),
+          ('sst5', 5, 'five "sentences" that grade what is said of films',
+           ('36.8 %, 20 a class, BiRNN', '27.8 +- 2.2 %, 20 a class, BiRNN')),
+          ('sst2', 2, 'two "sentences" that tell praise of films from blame', ('', '')))
+      for fixed,paper in zip((True, False), papers)),
+    *(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2))),
+    _poison('mnist', 5, 4, fixed=True),
+    # the attack of the paper's code
+    _poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'), pool=dict(_POOL, data='cifar10', epochs=10),
+            distill=dict(_POISONING, iters=2000, n_eval=8), weight=4., shy=3., noise=.15),
+    replace(_poison('cifar10', 0, 1, net=dict(name='AlexCifarNet'),
+                    pool=dict(n=12, held_out=1/3, data='cifar10', epochs=2),
+                    distill=dict(_POISONING, iters=1000, batch_size=64, every=200, n_eval=2),
+                    weight=4., shy=3., noise=.15),
+            name='cifar10-poison-0-1-small', size=16,
+            about='the same attack at a scale for two cores: 16 x 16 pixels, twelve networks of two epochs'),
+    *(family_recipe(m, data, ipc)
+      for data,ipc in (('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)) for m in _FAMILIES),
 ]}
 
 def get_recipe(
     name:str,  # one of RECIPES, or a data set, a method and a number of images a class
 ) -> Recipe:
-    "The recipe of that name, or what `family_recipe` makes of a name like cifar10-dc-10; raises ValueError with the known names."
-    if name not in RECIPES and (m := re.fullmatch(f'(.+)-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name))): return family_recipe(m[2], m[1].replace('-', '_'), int(m[3]))
-    if name not in RECIPES: raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
-    return RECIPES[name]
+    """The recipe of that name, or what `family_recipe` makes of a name like cifar10-dc-10.
+    Raises ValueError with the known names."""
+    if name in RECIPES: return RECIPES[name]
+    if m := re.fullmatch(f'(.+)-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name)):
+        return family_recipe(m[2], m[1].replace('-', '_'), int(m[3]))
+    raise ValueError(f'name must be one of {", ".join(RECIPES)}, got {name!r}')
 
 # %% ../nbs/19_zoo.ipynb #dc5923ec
 def _curve(history, most=50):
     "Validation accuracy against seconds, JSON-able, at most so many points."
     gap = max(1, -(-len(history.it)//most))
-    return {k: [None if math.isnan(v) else round(v, 4) for v in getattr(history, k)[::gap]] for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
+    def rounded(k): return [None if math.isnan(v) else round(v, 4) for v in getattr(history, k)[::gap]]
+    return {k: rounded(k) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
 
 def reproduce(
     name:str,                # one of RECIPES
@@ -253,15 +370,19 @@ def reproduce(
     progress:bool=True,      # show a progress bar
     cbs=(),                  # further callbacks for `distill`
     checkpoint=None,         # folder to keep the run in and take it up from, as in `distill`
-    pools=None,              # folder of the pools of pre-trained networks, for a recipe that asks for them, as in `recipe_source`
+    pools=None,              # folder of the pools of pre-trained networks, as in `recipe_source`
     poolsize:int|None=None,  # other number of these networks than the recipe's; the result then says so
     **changes,               # arguments of `distill` to change, such as `iters`; the result then says so
 ):                           # the distilled set, its history, its `Score` (None in all but the first process)
-    "Run a recipe, under torchrun with its networks shared among the processes. The set's `meta` records the recipe, what was changed in it, the test score and the time."
+    """Run a recipe, under torchrun with its networks shared among the processes.
+    The set's `meta` records the recipe, what was changed in it, the test score and the time."""
     recipe = _with_pool(get_recipe(name), poolsize)
     data = recipe_data(recipe, root, device)
-    source,syn,objective = recipe_source(recipe, data, seed, pools, root, progress),recipe_start(recipe, data, seed),recipe_objective(recipe, data, seed, pools, progress)
-    history = distill(syn, source, data, objective, seed=seed, progress=progress, cbs=cbs, checkpoint=checkpoint, **{**recipe.distill, **changes})
+    source = recipe_source(recipe, data, seed, pools, root, progress)
+    syn = recipe_start(recipe, data, seed)
+    objective = recipe_objective(recipe, data, seed, pools, progress)
+    history = distill(syn, source, data, objective, seed=seed, progress=progress, cbs=cbs,
+                      checkpoint=checkpoint, **{**recipe.distill, **changes})
     if Ranks().rank: return syn,history,None
     syn = _finished(objective, syn)
     score,more = _results(objective, syn, source, data, recipe.n_nets)
@@ -275,12 +396,17 @@ def nearest_neighbour(
     data,            # its test split is scored
     k:int=1,         # neighbours that vote
 ) -> float:
-    "Test accuracy, in [0, 1], of a nearest-neighbour classifier on the examples, by scikit-learn: a judge that needs no training. Sentences are compared by the mean of their words' vectors."
+    """Test accuracy, in [0, 1], of a nearest-neighbour classifier on the examples, by scikit-learn.
+    It is a judge that needs no training. Sentences are compared by the mean of their words' vectors."""
     from sklearn.neighbors import KNeighborsClassifier
-    def flat(x): return (x.sum(1)/(x != 0).any(-1).sum(1, keepdim=True).clamp(min=1) if x.dim() == 3 else x.flatten(1)).detach().cpu().numpy()
+    def flat(x):
+        if x.dim() == 3: x = x.sum(1)/(x != 0).any(-1).sum(1, keepdim=True).clamp(min=1)
+        else: x = x.flatten(1)
+        return x.detach().cpu().numpy()
     y = syn.labels if syn.labels.dim() == 2 else syn.labels.argmax(-1)
     knn = KNeighborsClassifier(k).fit(flat(syn.images.flatten(0, 1)), y.flatten().cpu().numpy())
-    right = sum((torch.as_tensor(knn.predict(flat(x))) == y.cpu()).sum().item() for x,y in data.test_batches())
+    def hits(x, y): return (torch.as_tensor(knn.predict(flat(x))) == y.cpu()).sum().item()
+    right = sum(hits(x, y) for x,y in data.test_batches())
     return right/len(data.y_test)
 
 def baselines(
@@ -288,24 +414,40 @@ def baselines(
     seed:int=0,         # of the run
     root=None,          # folder of data sets
     device=None,        # where to compute
-    many:int=20,        # random sets of which the best is chosen, and over which the nearest neighbours are averaged
+    many:int=20,        # random sets: the best is chosen, and nearest neighbours are averaged over them
     pools=None,         # as in `reproduce`, like the next
     poolsize:int|None=None,
 ) -> dict:              # name -> Score
-    """What the same network reaches, by the same schedule and inner optimiser: untrained, and on as many random real images, the best of many such sets, class means and k-means centres,
-    each with the step size that is best on validation data, the best set by it, too; and nearest neighbours on the images alone (Wang et al. 2018, section 4). For pre-trained networks,
-    these as they are and trained on the whole new set; for sentences, the networks trained on the whole set, too. For an objective that asks for something else than accuracy, its own baselines."""
+    """What the same network reaches by the same schedule and inner optimiser on other examples.
+    It is untrained, or trained on as many random real images, the best of many such sets, class means and
+    k-means centres, each with the step size that is best on validation data; that chooses the best set, too.
+    Nearest neighbours on the images alone are added (Wang et al. 2018, section 4).
+    For pre-trained networks: these as they are, and trained on the whole new set. For sentences: the networks
+    trained on the whole set, too. For an objective that asks for something else than accuracy: its own
+    baselines."""
     recipe = _with_pool(get_recipe(name), poolsize)
     data = recipe_data(recipe, root, device)
-    source,objective = recipe_source(recipe, data, seed, pools, root),recipe_objective(recipe, data, seed, pools)
-    if hasattr(objective, 'baselines'): return {k: Score(tuple(v)) for k,v in objective.baselines(source, data, recipe.n_nets, seed).items()}
-    valid,few,real_ones = split_validation(data, seed=seed),min(recipe.n_nets, 8),'random real images' if len(data.shape) == 3 else 'random real sentences' if len(data.shape) == 2 else 'random real examples'
+    source = recipe_source(recipe, data, seed, pools, root)
+    objective = recipe_objective(recipe, data, seed, pools)
+    if hasattr(objective, 'baselines'):
+        own = objective.baselines(source, data, recipe.n_nets, seed)
+        return {k: Score(tuple(v)) for k,v in own.items()}
+    valid = split_validation(data, seed=seed)
+    few = min(recipe.n_nets, 8)
+    names = {3: 'random real images', 2: 'random real sentences'}
+    real_ones = names.get(len(data.shape), 'random real examples')
     recipe = replace(recipe, labels={})   # real examples keep their labels
-    def start(kind, seed=seed): return _finished(objective, recipe_start(replace(recipe, start=kind), data, seed))
+    def start(kind, seed=seed):
+        return _finished(objective, recipe_start(replace(recipe, start=kind), data, seed))
     def score(s): return _results(objective, s, source, data, recipe.n_nets)[0]
-    def tuned(kind): return start(kind) if hasattr(objective, 'results') else tune_lr(start(kind), source, data, n_nets=few)   # another judge knows no step sizes
-    def chosen(s): return objective.judge(s, None, valid) if hasattr(objective, 'results') else evaluate(s, source, valid, few, seed=-1 - seed).mean
-    states,before = judges(source.to(data.device), recipe.n_nets),'no adaptation' if recipe.pool else 'untrained'
+    def tuned(kind):
+        if hasattr(objective, 'results'): return start(kind)   # another judge knows no step sizes
+        return tune_lr(start(kind), source, data, n_nets=few)
+    def chosen(s):
+        if hasattr(objective, 'results'): return objective.judge(s, None, valid)
+        return evaluate(s, source, valid, few, seed=-1 - seed).mean
+    states = judges(source.to(data.device), recipe.n_nets)
+    before = 'no adaptation' if recipe.pool else 'untrained'
     out = {before: Score(tuple(accuracy(s, data) for s in states))}
     if recipe.start == 'shared':   # fewer images than classes: no real images are like them
         out['means of classes that share an image'] = score(tuned('shared'))
@@ -315,7 +457,8 @@ def baselines(
     sets = [start('real', seed*many + i).changed(lr=real.lrs.detach()[0].item()) for i in range(many)]
     best = max(_ticking(sets, 'random sets', 'set'), key=chosen)
     out |= {f'best of {many} random sets': score(best), 'class means': score(tuned('means'))}
-    centres = tuned('kmeans') if len(real) > data.n_classes else None   # for one a class they are the class means
+    # for one a class the centres are the class means
+    centres = tuned('kmeans') if len(real) > data.n_classes else None
     if centres: out['k-means centres'] = score(centres)
     out[f'1-NN, {real_ones}'] = Score(tuple(nearest_neighbour(s, data) for s in sets))
     if centres: out['1-NN, k-means centres'] = Score((nearest_neighbour(centres, data),))
@@ -344,6 +487,9 @@ def load_zoo(
 ) -> Synthetic:
     "Load a result that ships with the package; raises ValueError with what there is."
     zoo = list_zoo()
-    if name not in zoo: raise ValueError(f'name must be one of {", ".join(zoo) or "(none: no results are installed)"}, got {name!r}')
-    if seed not in zoo[name]: raise ValueError(f'seed must be one of {", ".join(map(str, zoo[name]))} for {name!r}, got {seed!r}')
+    if name not in zoo:
+        known = ", ".join(zoo) or "(none: no results are installed)"
+        raise ValueError(f'name must be one of {known}, got {name!r}')
+    if seed not in zoo[name]:
+        raise ValueError(f'seed must be one of {", ".join(map(str, zoo[name]))} for {name!r}, got {seed!r}')
     with resources.as_file(_folder()/f'{name}-s{seed}.safetensors') as path: return Synthetic.load(path)
