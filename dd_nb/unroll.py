@@ -23,8 +23,8 @@ from torch.func import functional_call,vmap
 
 from .batchnorm import norm_layers,norm_stats,set_mode
 from .data import _ticking
-from .guard import (NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing,dtype_for,
-                    kernels,known_layers,leaves_of,plain,readied)
+from .guard import NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing
+from .guard import dtype_for,kernels,known_layers,leaves_of,plain,readied
 from .networks import _spec_of
 from .synthetic import Inner,Synthetic,_check_count
 

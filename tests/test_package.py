@@ -200,3 +200,10 @@ def test_links_lead_somewhere():
             if re.match(r'[a-z]+:|#', url): continue
             if not (path.parent/url.split('#')[0]).exists(): broken.append(f'{path.name}: {url}')
     assert not broken
+
+
+@each_notebook
+def test_lines_of_exported_cells_can_be_read(nb):
+    "At most 110 columns: the rendered pages cut off what is longer."
+    found = [line for c in code_cells(nb) if {'export', 'exports'} & set(directives(c)) for line in source(c).splitlines() if len(line) > 110]
+    assert not found
