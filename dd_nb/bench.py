@@ -628,11 +628,12 @@ def hypergrad(
     parts=('time', 'memory', 'nets'), # what to measure
     quick:bool=False,       # tiny networks, few steps, nothing compiled, one thread: to see that it works
     threads=None,           # thread counts to try; (1, 2), or (1,) if `quick`
-    contenders=None,        # names of `CONTENDERS` (None: all), or 'module:function' that takes a `Problem`
+    # names of `CONTENDERS` (None: all), or 'module:function' taking a `Problem`; the baselines always run
+    contenders=None,
     timeout:float=900.,     # seconds after which a contender that does not answer has failed
 ) -> dict:                  # JSON-able
     """Time and peak memory of one exact hypergradient for every contender.
-    Contenders are our strategies, `higher`, `torchopt` and two baselines, which always run:
+    Contenders are our strategies, `higher`, `torchopt`, and two baselines:
     the original's algorithm and plain autograd. One that is missing or fails is reported in its row.
     Raises ValueError for an unknown part or contender."""
     for k in parts:
@@ -844,11 +845,12 @@ def ranks(
     progress:bool=True,     # show a progress bar
     repeats:int=3,          # runs of each
     iters:int=13,           # outer steps a run; the first does not count
-    task=None,              # dict with net, shape, ipc, steps, epochs, batch and nets; None: that named below
+    # dict with net, shape, ipc, steps, epochs, batch and nets; by default that of the description
+    task=None,
 ) -> dict:                  # JSON-able
     """Outer steps a second of two processes against one, under torchrun.
     They share the networks of an outer step; each has one thread.
-    The task, if not given: LeNet, T=30 x 10 images, real batch 256, four networks."""
+    The task is by default LeNet, T=30 x 10 images, real batch 256, four networks."""
     _check_count('repeats', repeats)
     _check_count('iters', iters, 2)
     task = task or dict(net='LeNet', shape=[1, 28, 28], ipc=1, steps=10, epochs=3, batch=256, nets=4)
@@ -1253,7 +1255,8 @@ def coresets(
     root=None,                 # folder of data sets
     progress:bool=True,        # show a progress bar
     folder='out/coresets',     # where finished cells are kept
-    columns=CORESET_COLUMNS,   # what to measure: dicts with the keys named below
+    # what to measure: dicts of data, net, ipc, sets, nets, chosen, kinds, protocol: see the description
+    columns=CORESET_COLUMNS,
     feature_epochs:int=2,      # of the network whose features choose
 ) -> dict:                     # JSON-able
     """Coresets under the field's protocol: random real images, class means, k-means, herding, k-center.
@@ -1396,12 +1399,13 @@ def architectures(
     archs=None,               # name -> dict for `make_net`; by default ARCHS of 17_evaluate
     sets:int=2,               # sets of random images, and at most so many of the zoo
     nets:int=2,               # networks a cell
-    epochs=None,              # name -> epochs, for architectures tried by one network on one set; see below
+    # name -> epochs, for architectures that are tried by one network on one set; {}: all are judged alike
+    epochs=None,
     protocol='plain',         # of 17_evaluate
 ) -> dict:                    # JSON-able
     """Sets of the zoo on architectures that they were not made for.
     Beside them: random real images and k-means centres of equal budget.
-    `epochs` is by default ARCH_EPOCHS where `archs` is the default, too; pass {} to judge all alike."""
+    `epochs` is by default ARCH_EPOCHS where `archs` is the default, too."""
     epochs = ARCH_EPOCHS if epochs is None and archs is None else epochs or {}
     zoo = list_zoo()
     archs = archs or ARCHS
@@ -1635,16 +1639,17 @@ def families(
     tables=FAMILY_TABLES,     # (data set, images a class) pairs
     methods=tuple(FAMILIES),  # of the review
     seeds=None,               # recipe -> seeds of its sets; by default FAMILY_SEEDS
-    archs=None,               # other networks for the first table, two each, as in FAMILY_ARCHS, the default
-    nets=None,                # protocol of 17_evaluate -> networks a row; by default FAMILY_NETS
+    # other networks for the first table, two each: name -> dict or (dict, protocol); by default FAMILY_ARCHS
+    archs=None,
+    # protocol of 17_evaluate -> networks a row, or sets of random images, one each; by default FAMILY_NETS
+    nets=None,
     pools=None,               # folder of recorded experts, as in `reproduce`
     repeats:int=3,            # outer steps whose time is measured
     **changes,                # arguments of `distill` to change in the recipes
 ) -> dict:                    # JSON-able
     """All methods of the review beside real images of equal number, under one protocol.
     Accuracy, other architectures, seconds and memory; cost is measured for the methods of the first table.
-    `archs`: name -> dict for `make_net`, judged by the first protocol, or (dict, protocol).
-    `nets` is also the number of sets of random real images, which have one network each."""
+    A dict of `archs` is for `make_net`, and without a protocol it is judged by the first."""
     folder,out = Path(folder),[]
     seeds = FAMILY_SEEDS if seeds is None else seeds
     archs = FAMILY_ARCHS if archs is None else archs

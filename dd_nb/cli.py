@@ -172,22 +172,15 @@ _data_help = ('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar
 
 @call_parse
 def dd_distill(
-    # data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet,
-    # or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb,
-    # or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name
+    # data set: a name such as mnist or trec, or the path of an image folder, an .npz, .csv or .tsv file
     data:_subject(_data_help)='digits',
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
-    # network: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, or for sentences
-    # TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images,
-    # TextCNN for sentences
-    net:str='',
+    net:str='',               # network, one of those named above; by default one that fits the data
     # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
     netargs:str='{}',
-    # 'random': for any initialisation; 'fixed': for one known initialisation, stored with the result;
-    # 'pretrained': for networks trained on the data beforehand
+    # 'random': for any initialisation; 'fixed': for one, stored with the result; 'pretrained': for POOL
     init:str='random',
-    # folder of the pre-trained networks; what is missing there is trained first;
-    # by default `pool` beside the result
+    # folder of the pre-trained networks, trained first where missing; by default `pool` beside the result
     pool:str='',
     # data set they are trained on, of the same shape and classes; by default DATA itself
     pooldata:str='',
@@ -202,8 +195,7 @@ def dd_distill(
     labels:str='hard',
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
-    # where BatchNorm's statistics come from, for networks that have it: tracked, learned, batch,
-    # calibrated or frozen
+    # where BatchNorm's statistics, if any, come from: tracked, learned, batch, calibrated or frozen
     bn:str='tracked',
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
@@ -212,8 +204,7 @@ def dd_distill(
     steplr:float=.01,         # outer learning rate of the raw step sizes
     labellr:float=.05,        # outer learning rate of learned labels
     nets:int=1,               # networks an outer step
-    # what the inner training keeps: auto (by memory), graph, recompute or segments;
-    # all give the same gradient
+    # what the inner training keeps: auto (by memory), graph, recompute or segments; same gradient for all
     strategy:str='auto',
     # differentiate through so many inner steps at a random place only (an approximation); 0: all
     window:int=0,
@@ -223,8 +214,7 @@ def dd_distill(
     root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
     device:str='cpu',         # cpu, cuda, cuda:1, ...
     seed:int=0,               # of everything random
-    # folder that keeps the state of the run; by default the result's name with .run,
-    # removed when the result is there
+    # folder that keeps the run's state until the result is there; by default the result's name with .run
     checkpoint:str='',
     # insist on going on with a run that was cut off (where there is one, this happens by itself)
     resume:store_true=False,
@@ -233,7 +223,10 @@ def dd_distill(
 ):
     """Distil a data set into a few synthetic examples and save them.
     Cut off, it goes on where it was when it is called again.
-    Under torchrun the networks of an outer step are shared among its processes."""
+    Under torchrun the networks of an outer step are shared among its processes.
+    Networks: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, and for sentences
+    TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for
+    sentences."""
     with clear_errors(quiet),join_ranks(_device(device)) as device:
         if init not in ('random', 'fixed', 'pretrained'):
             raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
@@ -329,11 +322,9 @@ def _archs(text):
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
-    # own: the schedule that was learned with the set; plain, tuned or augmented: see 17_evaluate;
-    # by default own for our files and plain for others
+    # own: the schedule learned with the set (default for ours); plain (for others), tuned or augmented
     protocol:str='',
-    # networks to train, with commas between them, or all: those of the review;
-    # by default the one the set was made for, or ConvNet
+    # networks to train, with commas between, or all of the review; by default the set's own, or ConvNet
     archs:str='',
     netargs:str='{}',         # further arguments of these networks as JSON
     # folder of pre-trained networks, for a set that was made for such: its held-out ones are the judges
@@ -342,8 +333,7 @@ def dd_evaluate(
     # also judge as many random real images, class means and k-means centres (not for the protocol own)
     compare:store_true=False,
     epochs:int=0,             # other number of epochs than the protocol's
-    # data set to judge on; by default the one the set was made for, of which a set keeps the name:
-    # give the path of an image folder that is elsewhere
+    # data set to judge on; by default the one the set was made for; give its path if it is elsewhere now
     data:str='',
     labels:str='',            # file of the labels, where FILE holds images alone
     # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
@@ -524,12 +514,10 @@ def dd_reproduce(
     device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
-    # folder of folders of pre-trained networks, for recipes that ask for them;
-    # what is missing there is trained first. By default `pools` in OUT
+    # folder of folders of pre-trained networks, trained first where missing; by default `pools` in OUT
     pools:str='',
     poolsize:int=0,           # other number of these networks than the recipe's (the result then says so)
-    # folder that keeps the state of the run; by default the result's name with .run,
-    # removed when the result is there
+    # folder that keeps the run's state until the result is there; by default the result's name with .run
     checkpoint:str='',
     # insist on going on with a run that was cut off (where there is one, this happens by itself)
     resume:store_true=False,

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .batchnorm import explicit_norm,plain_norm
+from .data import remark
 
 # %% ../nbs/06c_guard.ipynb #e833ea78
 _WRAPPED = (nn.DataParallel, 'net.module, the network inside'), \
@@ -26,6 +27,19 @@ _WRAPPED = (nn.DataParallel, 'net.module, the network inside'), \
            (torch.jit.ScriptModule, 'the module that it was scripted from')
 _OLD_HOOKS = dict(WeightNorm='torch.nn.utils.parametrizations.weight_norm',
                   SpectralNorm='torch.nn.utils.parametrizations.orthogonal, or no norm of the weights')
+
+def _check_apart(net):
+    "Raise ValueError if two parameters or buffers lie in one place in memory without being one tensor."
+    spans = []
+    for k,v in (*net.named_parameters(), *net.named_buffers()):
+        if v.numel() and v.device.type != 'meta':
+            n = sum((s - 1)*abs(d) for s,d in zip(v.shape, v.stride())) + 1
+            spans.append((v.data_ptr(), v.data_ptr() + n*v.element_size(), k))
+    spans.sort()
+    for (_,end,a),(start,_,b) in zip(spans, spans[1:]):
+        if start < end:
+            raise ValueError(f'net must have tensors that lie apart, got {a!r} and {b!r} in the same memory: '
+                             'a copy would part them; to tie weights, assign the parameter itself')
 
 def check_kind(
     net:nn.Module,  # any module
@@ -62,6 +76,7 @@ def check_kind(
             if torch.is_tensor(v) and v.requires_grad and v.is_leaf:
                 raise ValueError(f'net must register what is learned, got {where}, whose attribute {k!r} '
                                  'requires grad but is no parameter: use nn.Parameter')
+    _check_apart(net)
 
 # %% ../nbs/06c_guard.ipynb #fa1fae14
 def _traces(v, found, depth=3):
@@ -465,6 +480,47 @@ def check_door(
             _tried(watched, x)
     return Facts(width, strange)
 
+# %% ../nbs/06c_guard.ipynb #dda8702e
+def _random(v, g):
+    "A standard normal tensor like another one, in double precision; zero where there is no derivative."
+    if not differentiable(v): return torch.zeros_like(v)
+    z = torch.randn((*v.shape, 2) if v.is_complex() else v.shape, generator=g, dtype=torch.float64)
+    return (torch.view_as_complex(z) if v.is_complex() else z).to(v.device)
+
+def _inner(a, b): return sum((u.conj()*v).real.sum() for u,v in zip(a, b) if u is not None)
+
+def _two_slopes(net, params, buffers, x, h, seed):
+    "The derivative of a random part of the gradient, along a random direction: by autograd, by a difference."
+    g = torch.Generator().manual_seed(seed)
+    point = [v.detach().to(dtype_for(v, torch.float64)) for v in (*params.values(), x)]
+    point[-1] = point[-1] + .1*_random(x, g)   # black pixels are ties, at which a maximum has no slope
+    part,way = ([_random(v, g) for v in point] for _ in range(2))
+    def leaves(e): return [(v + e*d).requires_grad_(differentiable(v)) for v,d in zip(point, way)]
+    def gradient(vs):
+        torch.manual_seed(0)
+        kept = {k: v.detach().to(dtype_for(v, torch.float64), copy=True) for k,v in buffers.items()}
+        out = called(net, dict(zip(params, vs)), kept, vs[-1])[0]
+        loss = F.cross_entropy(out, torch.arange(len(out), device=out.device) % out.shape[1])
+        want = [v for v in vs if v.requires_grad]
+        got = iter(torch.autograd.grad(loss, want, create_graph=True, allow_unused=True))
+        return _inner([next(got) if v.requires_grad else None for v in vs], part)
+    vs = leaves(0.)
+    s,want = gradient(vs),[v for v in vs if v.requires_grad]
+    if not s.requires_grad: return 0.,((gradient(leaves(h)) - gradient(leaves(-h)))/(2*h)).item()
+    got = iter(torch.autograd.grad(s, want, allow_unused=True))
+    slope = _inner([next(got) if v.requires_grad else None for v in vs], way)
+    return float(slope),((gradient(leaves(h)) - gradient(leaves(-h)))/(2*h)).item()
+
+def _remark_if_hidden(net, params, buffers, x):
+    "Warn if autograd's derivative of the gradient is not that of differences, in three directions."
+    for h,seed in ((1e-6, 0), (1e-7, 1), (1e-7, 2)):   # a step may cross the kink of a ReLU; three do not
+        try: a,b = _two_slopes(net, params, buffers, x, h, seed)
+        except (RuntimeError, TypeError, ValueError): return   # a network that takes no double precision
+        if not abs(a - b) > 1e-3*max(abs(a), abs(b), 1e-12): return
+    remark(f'{type(net).__name__}: the derivative of its gradient is {a:.3g} by autograd and {b:.3g} by differences, '
+           'along one direction: something in it is detached or has a derivative of its own, and the hypergradient '
+           'is without that; check_gradient(net, syn) tells how far it is off')
+
 # %% ../nbs/06c_guard.ipynb #5df04e3c
 def check_twice(
     net:nn.Module,   # of `readied`, in train mode
@@ -490,3 +546,4 @@ def check_twice(
             raise ValueError(f'net must be differentiable twice, got {type(net).__name__}, of which torch '
                              f'says "{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, '
                              'for one)') from e
+    if not known_layers(net): _remark_if_hidden(net, params, buffers, x)

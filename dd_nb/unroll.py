@@ -1013,11 +1013,12 @@ def check_gradient(
     f64,steps = torch.float64,min(syn.n_steps, 10) if steps is None else steps
     if not 1 <= steps <= syn.n_steps:
         raise ValueError(f'steps must be in 1..{syn.n_steps}, the inner steps of the set, got {steps!r}')
+    try: check_kind(net)
+    except (ValueError, TypeError) as e: return GradientCheck((), (), {}, str(e))
     syn,net = syn.copy().to('cpu', f64).changed(bn='tracked'),copied(net).cpu()
     g = torch.Generator().manual_seed(seed)
     def normal(shape): return torch.randn(shape, generator=g, dtype=f64)
-    try: state = replace(functional(net).to('cpu', f64), seed=seed)
-    except (ValueError, TypeError) as e: return GradientCheck((), (), {}, str(e))
+    state = replace(functional(net).to('cpu', f64), seed=seed)
     own = dict((*net.named_parameters(), *net.named_buffers()))
     for k,v in {**state.params, **state.buffers}.items(): own[k].data = v.clone()
     labels = syn.labels.detach()

@@ -42,8 +42,7 @@ class Recipe:
     net:dict
     size:int|None = None                        # side that images are resized to; None: as they are stored
     fixed:bool = True                           # one known initialisation, or a new one at every outer step
-    # networks trained beforehand instead of fresh ones: `data` they are trained on, `n`, `held_out` and other
-    # arguments of `pretrain`
+    # networks trained beforehand, not fresh: `data` they saw, `n`, `held_out`, more arguments of `pretrain`
     pool:dict|None = None
     # networks that train on S between outer steps: arguments of `AgingPool`, whose fresh ones are as without
     aging:dict|None = None
@@ -92,12 +91,12 @@ def recipe_source(
     recipe:Recipe,    # the recipe
     data,             # its data set, loaded
     seed:int=0,       # of the run
-    pools=None,       # folder of folders of pre-trained networks; by default out/pools
+    # folder of folders of pre-trained networks; what is missing there is trained first; by default out/pools
+    pools=None,
     root=None,        # folder of data sets
     progress:bool=False, # show a progress bar of the pre-training
 ):                    # FixedInit, RandomInit, PretrainedPool or AgingPool
-    """The source of networks that a recipe asks for.
-    Pre-trained networks that `pools` lacks are trained first."""
+    "The source of networks that a recipe asks for."
     net = _net_fn(recipe, data)
     if not recipe.pool:
         source = FixedInit(net(seed)) if recipe.fixed else RandomInit(net, seed)
@@ -129,11 +128,11 @@ def recipe_objective(
     recipe:Recipe,    # the recipe
     data,             # its data set, loaded
     seed:int=0,       # of the run
-    pools=None,       # folder of folders, of pre-trained networks and of experts; by default out/pools
+    # folder of folders of networks and of experts; what is missing there is made first; by default out/pools
+    pools=None,
     progress:bool=False, # show a progress bar of the experts
 ):                    # one of OBJECTIVES, ready for `distill`
-    """The objective of a recipe.
-    Experts that `pools` lacks are made first."""
+    "The objective of a recipe."
     kw = dict(recipe.unroll)
     if kw.get('augment') == 'standard': kw['augment'] = standard_augment(data)
     if recipe.experts:
@@ -370,7 +369,8 @@ def reproduce(
     progress:bool=True,      # show a progress bar
     cbs=(),                  # further callbacks for `distill`
     checkpoint=None,         # folder to keep the run in and take it up from, as in `distill`
-    pools=None,              # folder of the pools of pre-trained networks, as in `recipe_source`
+    # folder of the pools of pre-trained networks, for a recipe that asks for them, as in `recipe_source`
+    pools=None,
     poolsize:int|None=None,  # other number of these networks than the recipe's; the result then says so
     **changes,               # arguments of `distill` to change, such as `iters`; the result then says so
 ):                           # the distilled set, its history, its `Score` (None in all but the first process)

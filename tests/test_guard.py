@@ -538,3 +538,69 @@ def test_complex_weights_stay_complex_wherever_networks_are_moved_kept_and_compa
     again = AgingPool(RandomInit(Free, 0), size=2, seed=0)
     again.load_state_dict(ageing.state_dict())
     for s, t in zip(ageing.states, again.states): assert all(torch.equal(v, t.params[k]) and v.dtype == t.params[k].dtype for k, v in s.params.items())
+
+
+class ByMemory(Two):
+    "Weights that are tied by sharing memory, not by being one parameter."
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Linear(6, 8)
+        self.c.weight.data = self.a.weight.data
+    def forward(self, x): return self.b(torch.tanh(self.a(x) + self.c(x)))
+
+
+class Followed(Two):
+    def __init__(self): super().__init__(); self.register_buffer('view', self.a.weight.data[:2])
+    def forward(self, x): return super().forward(x + self.view.mean(0))
+
+
+def test_tensors_in_the_same_memory_are_refused(data):
+    refused(ByMemory(), data, "net must have tensors that lie apart, got 'a.weight' and 'c.weight' in the same memory")
+    refused(Followed(), data, "net must have tensors that lie apart, got '(a.weight|view)' and '(a.weight|view)' in the same memory")
+    net = Two()   # slices of one block that do not overlap, as a recurrent layer on a GPU has them
+    block = torch.cat([net.a.weight.data.flatten(), net.b.weight.data.flatten()])
+    net.a.weight.data, net.b.weight.data = block[:48].view(8, 6), block[48:].view(3, 8)
+    assert check_gradient(net, syn_of(data)).ok
+
+
+class Detached(Two):
+    def forward(self, x): h = self.a(x); return self.b(torch.tanh(h - h.detach().mean(0)))
+
+
+class HalfBlind(Two):
+    def forward(self, x):
+        with torch.no_grad(): h = torch.tanh(x)   # the images are not seen through this
+        return self.b(torch.tanh(self.a(h)))
+
+
+class Surrogate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return (4*x).round()/4
+    @staticmethod
+    def backward(ctx, g): return g
+
+
+class StraightThrough(Two):
+    def forward(self, x): return self.b(Surrogate.apply(torch.tanh(self.a(x))))
+
+
+@pytest.mark.parametrize('net', [Detached, HalfBlind, StraightThrough])
+def test_what_autograd_does_not_see_is_remarked_on_once(data, net, recwarn):
+    syn, batch, state = syn_of(data), data.batch(20, torch.Generator()), functional(net())
+    for _ in range(2): Unroll('recompute')(syn, state, batch)
+    said = [str(w.message) for w in recwarn if 'the derivative of its gradient is' in str(w.message)]
+    assert len(said) == 1 and said[0].startswith(net.__name__) and 'check_gradient(net, syn) tells' in said[0]
+    c = check_gradient(net(), syn)
+    assert not c.ok and 'do not trust this gradient' in repr(c) or net is StraightThrough
+    syn.train(net())   # an ordinary training is what it is
+
+
+def test_nothing_is_remarked_on_in_networks_that_are_right(images, recwarn):
+    from dd_nb.networks import ConvNet
+    for net in (Viewed(), nn.Sequential(NormActs(), ConvNet(images.shape, 3, width=4, depth=2, norm='batch', seed=0))): Unroll()(syn_of(images), functional(net), images.batch(20, torch.Generator()))
+    assert not [w for w in recwarn if 'the derivative of its gradient' in str(w.message)]
+
+
+class NormActs(nn.Module):
+    def __init__(self): super().__init__(); self.n = NormAct(1)
+    def forward(self, x): return torch.relu(self.n(x))
