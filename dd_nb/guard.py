@@ -516,7 +516,7 @@ def _remark_if_hidden(net, params, buffers, x):
     for h,seed in ((1e-6, 0), (1e-7, 1), (1e-7, 2)):   # a step may cross the kink of a ReLU; three do not
         try: a,b = _two_slopes(net, params, buffers, x, h, seed)
         except (RuntimeError, TypeError, ValueError): return   # a network that takes no double precision
-        if not abs(a - b) > 1e-3*max(abs(a), abs(b), 1e-12): return
+        if not abs(a - b) > 1e-5*max(abs(a), abs(b), 1e-12): return
     remark(f'{type(net).__name__}: the derivative of its gradient is {a:.3g} by autograd and {b:.3g} by differences, '
            'along one direction: something in it is detached or has a derivative of its own, and the hypergradient '
            'is without that; check_gradient(net, syn) tells how far it is off')
