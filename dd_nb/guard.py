@@ -489,37 +489,52 @@ def _random(v, g):
 
 def _inner(a, b): return sum((u.conj()*v).real.sum() for u,v in zip(a, b) if u is not None)
 
-def _two_slopes(net, params, buffers, x, h, seed):
-    "The derivative of a random part of the gradient, along a random direction: by autograd, by a difference."
-    g = torch.Generator().manual_seed(seed)
-    point = [v.detach().to(dtype_for(v, torch.float64)) for v in (*params.values(), x)]
-    point[-1] = point[-1] + .1*_random(x, g)   # black pixels are ties, at which a maximum has no slope
-    part,way = ([_random(v, g) for v in point] for _ in range(2))
+def _two_slopes(scalar, point, h, g):
+    "The derivative of a scalar function along a random direction: by autograd, and by a difference."
+    way = [_random(v, g) for v in point]
     def leaves(e): return [(v + e*d).requires_grad_(differentiable(v)) for v,d in zip(point, way)]
-    def gradient(vs):
+    difference = (scalar(leaves(h)) - scalar(leaves(-h))).item()/(2*h)
+    vs = leaves(0.)
+    s,want = scalar(vs),[v for v in vs if v.requires_grad]
+    if not s.requires_grad: return 0.,difference
+    got = iter(torch.autograd.grad(s, want, allow_unused=True))
+    return float(_inner([next(got) if v.requires_grad else None for v in vs], way)),difference
+
+def _slopes_of(net, names, buffers, point, h, seed):
+    """Such slopes of a random part of what a training step is made of, its gradient and its new buffers, or
+    in eval mode of the logits."""
+    g = torch.Generator().manual_seed(seed)
+    part = [_random(v, g) for v in point]
+    def scalar(vs):
         torch.manual_seed(0)
-        kept = {k: v.detach().to(dtype_for(v, torch.float64), copy=True) for k,v in buffers.items()}
-        out = called(net, dict(zip(params, vs)), kept, vs[-1])[0]
+        old = {k: v.detach().to(dtype_for(v, torch.float64), copy=True) for k,v in buffers.items()}
+        out,new = called(net, dict(zip(names, vs)), old, vs[-1])
+        rest = torch.Generator().manual_seed(seed + 1)
+        if not net.training: return _inner([out], [_random(out, rest)])
         loss = F.cross_entropy(out, torch.arange(len(out), device=out.device) % out.shape[1])
         want = [v for v in vs if v.requires_grad]
         got = iter(torch.autograd.grad(loss, want, create_graph=True, allow_unused=True))
-        return _inner([next(got) if v.requires_grad else None for v in vs], part)
-    vs = leaves(0.)
-    s,want = gradient(vs),[v for v in vs if v.requires_grad]
-    if not s.requires_grad: return 0.,((gradient(leaves(h)) - gradient(leaves(-h)))/(2*h)).item()
-    got = iter(torch.autograd.grad(s, want, allow_unused=True))
-    slope = _inner([next(got) if v.requires_grad else None for v in vs], way)
-    return float(slope),((gradient(leaves(h)) - gradient(leaves(-h)))/(2*h)).item()
+        kept = [v for v in new.values() if differentiable(v)]
+        grads = [next(got) if v.requires_grad else None for v in vs]
+        return _inner(grads, part) + _inner(kept, [_random(v, rest) for v in kept])
+    return _two_slopes(scalar, point, h, g)
 
-def _remark_if_hidden(net, params, buffers, x):
-    "Warn if autograd's derivative of the gradient is not that of differences, in three directions."
-    for h,seed in ((1e-6, 0), (1e-7, 1), (1e-7, 2)):   # a step may cross the kink of a ReLU; three do not
-        try: a,b = _two_slopes(net, params, buffers, x, h, seed)
-        except (RuntimeError, TypeError, ValueError): return   # a network that takes no double precision
-        if not abs(a - b) > 1e-5*max(abs(a), abs(b), 1e-12): return
-    remark(f'{type(net).__name__}: the derivative of its gradient is {a:.3g} by autograd and {b:.3g} by differences, '
-           'along one direction: something in it is detached or has a derivative of its own, and the hypergradient '
-           'is without that; check_gradient(net, syn) tells how far it is off')
+def _remark_if_hidden(nets, params, buffers, x):
+    "Warn if autograd's derivative of a training step, or of the logits, is not that of differences."
+    # black pixels are ties, at which a maximum has no slope
+    noise = .1*_random(x, torch.Generator().manual_seed(0))
+    point = [v.detach().to(dtype_for(v, torch.float64)) for v in (*params.values(), x.double() + noise)]
+    for net in nets:
+        for h,seed in ((1e-6, 0), (1e-7, 1), (1e-7, 2)):   # a step may cross the kink of a ReLU; three do not
+            try: a,b = _slopes_of(net, list(params), buffers, point, h, seed)
+            except (RuntimeError, TypeError, ValueError): return   # a network that takes no double precision
+            if not abs(a - b) > 1e-5*max(abs(a), abs(b), 1e-12): break
+        else:
+            what = 'gradient' if net.training else 'logits'
+            remark(f'{type(net).__name__}: the derivative of its {what} is {a:.3g} by autograd and {b:.3g} by '
+                   'differences, along one direction: something in it is detached or has a derivative of its own, and '
+                   'the hypergradient is without that; check_gradient(net, syn) tells how far it is off')
+            return
 
 # %% ../nbs/06c_guard.ipynb #5df04e3c
 def check_twice(
@@ -527,8 +542,10 @@ def check_twice(
     params:dict,     # name -> tensor
     buffers:dict,    # name -> tensor
     x:Tensor,        # (n, ...) a batch
+    eval:nn.Module|None=None, # the same network in eval mode, if that is to be looked at, too
 ):
-    "Raise ValueError, in one sentence, for a network that torch cannot differentiate twice."
+    """Raise ValueError, in one sentence, for a network that torch cannot differentiate twice. Warns of one
+    whose derivatives by autograd are not those of differences."""
     x = x.detach()[:4]
     with NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),torch.enable_grad():
         torch.manual_seed(0)
@@ -546,4 +563,6 @@ def check_twice(
             raise ValueError(f'net must be differentiable twice, got {type(net).__name__}, of which torch '
                              f'says "{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, '
                              'for one)') from e
-    if not known_layers(net): _remark_if_hidden(net, params, buffers, x)
+    if known_layers(net): return
+    with NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),torch.enable_grad():
+        _remark_if_hidden([net] if eval is None else [net, eval], params, buffers, x.detach())

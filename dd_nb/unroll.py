@@ -273,7 +273,7 @@ def _check_sound(plan, x, syn=None, twice=False):
             with drawing(0),torch.no_grad(): x = plan.augment(x)
         if net not in _FACTS: _FACTS[net] = check_door(plan.net, _twin(net, 'eval'), params, buffers, x)
         if twice and net not in _TWICE:
-            check_twice(plan.net, params, buffers, x)
+            check_twice(plan.net, params, buffers, x, _twin(net, 'eval'))
             _TWICE.add(net)
     _check_eps(plan.inner, state.params)
     if syn is not None: check_width(_FACTS[net].width, syn.n_classes, syn.labels.is_floating_point())

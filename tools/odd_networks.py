@@ -265,7 +265,7 @@ def judge(seed):
             if (plain_gradient(net, syn, state, batch) - gs[0]).norm()/norm > 1e-8: return 'not plain autograd', names
         if gs[0].norm() > 1e-7 and 'halved' not in names:   # a hook on the way back is meant to give another slope
             worst = max(check.errors.values())
-            if worst > check.limit and any('the derivative of its gradient' in str(w.message) for w in said): return 'refused', names   # told, at least
+            if worst > check.limit and any('the derivative of its ' in str(w.message) for w in said): return 'refused', names   # told, at least
             if not worst < max(1e-2 if kinked else 1e-4, check.limit): return f'differences of an ordinary training: {worst:.0e}', names
     odd = [n for n in names if n in {p.__name__ for p in ODD}]
     return (f'let in: {odd}' if odd else 'right'), names
