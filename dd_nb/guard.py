@@ -531,9 +531,10 @@ def _remark_if_hidden(nets, params, buffers, x):
             if not abs(a - b) > 1e-5*max(abs(a), abs(b), 1e-12): break
         else:
             what = 'gradient' if net.training else 'logits'
-            remark(f'{type(net).__name__}: the derivative of its {what} is {a:.3g} by autograd and {b:.3g} by '
-                   'differences, along one direction: something in it is detached or has a derivative of its own, and '
-                   'the hypergradient is without that; check_gradient(net, syn) tells how far it is off')
+            remark(f'{type(net).__name__}: the derivative of its {what} is {a:.3g} by autograd and {b:.3g} '
+                   'by differences, along one direction: something in it is detached or has a derivative of '
+                   'its own, and the hypergradient is without that; check_gradient(net, syn) tells how far '
+                   'it is off')
             return
 
 # %% ../nbs/06c_guard.ipynb #5df04e3c
