@@ -610,30 +610,6 @@ def generator(self:Data,
     "A seeded generator on the data's device. CPU and GPU generators of one seed draw different numbers."
     return torch.Generator(device=self.device).manual_seed(_check_seed(seed))
 
-# %% ../nbs/00_data.ipynb #79410558
-# digest
-@patch(as_prop=True)
-def digest(self:Data) -> str:
-    "A digest of the stored examples and labels of both splits, class names and normalisation, computed once."
-    if 'digest' not in self._kept:
-        h = hashlib.sha256()
-        def text(o): h.update(repr(o).encode())
-        for s in (self._train, self._test):
-            text((str(s.x.dtype), (len(s), *s.x.shape[1:])))
-            for i in range(0, len(s), 4096):
-                h.update(s.rows(slice(i, i+4096)).cpu().contiguous().numpy().tobytes())
-            h.update(s.y.cpu().contiguous().numpy().tobytes())
-        text([str(c) for c in self.classes])
-        if isinstance(self.norm, Vectors):
-            text((self.norm.kind, self.norm.words))
-            h.update(self.norm.vectors.numpy().tobytes())
-        else:
-            for t in (self.norm.mean, self.norm.std):
-                text([f'{v:.3e}' for v in t.double().flatten().tolist()])
-            if self.norm.zca_W is not None: text(f'{self.norm.zca_W.double().trace().item():.3e}')
-        self._kept['digest'] = h.hexdigest()
-    return self._kept['digest']
-
 # %% ../nbs/00_data.ipynb #4d84a579
 # digest
 def _scaled(norm):
