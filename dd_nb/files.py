@@ -211,7 +211,7 @@ def _numpy_numbers():
     "Inside, torch reads NumPy's scalars in a pickle as numbers; afterwards what is allowed is as it was."
     s = torch.serialization
     with _ONE:
-        before = s.get_safe_globals()
+        before = list(s.get_safe_globals())   # torch 2.4 hands out the list itself
         s.add_safe_globals(_NUMPY)
         try: yield
         finally:

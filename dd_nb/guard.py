@@ -393,6 +393,12 @@ def leaves_of(
         todo += [f for f,_ in n.next_functions if f is not None]
     return list(found.values())
 
+def _no_derivative(net, e, twice):
+    "What to say of a network of which torch cannot give a derivative."
+    said = str(e).strip().splitlines()[0]
+    return ValueError(f'net must be differentiable{twice}, got {type(net).__name__}, of which torch says '
+                      f'"{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, for one)')
+
 def _recorded(watched, x):
     "A pass under autograd: its output, its buffers, and whether it uses learned tensors of elsewhere."
     net,late = copied(watched.net),[]
@@ -408,7 +414,7 @@ def _recorded(watched, x):
     try:
         grads = torch.autograd.grad(out.sum(), want, allow_unused=True)
     except RuntimeError as e:
-        if 'heckpoint' not in str(e): raise
+        if 'heckpoint' not in str(e): raise _no_derivative(net, e, '') from e
         late.append(e)
     for h in hooks: h.remove()
     if late:
@@ -560,10 +566,7 @@ def check_twice(
             total = sum(g.abs().sum() for g in grads if g is not None)
             if total.requires_grad: torch.autograd.grad(total, leaves, allow_unused=True)
         except (RuntimeError, NotImplementedError) as e:
-            said = str(e).strip().splitlines()[0]
-            raise ValueError(f'net must be differentiable twice, got {type(net).__name__}, of which torch '
-                             f'says "{said[:160]}": use another layer in its place (Sigmoid for Hardsigmoid, '
-                             'for one)') from e
+            raise _no_derivative(net, e, ' twice') from e
     if known_layers(net): return
     with NOISE,torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),torch.enable_grad():
         _remark_if_hidden([net] if eval is None else [net, eval], params, buffers, x.detach())

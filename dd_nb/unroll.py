@@ -616,8 +616,14 @@ def _graph_bytes(plan, z, batch):
         return v
     x,y,lr = (v.detach().requires_grad_(differentiable(v)) for v in batch)
     z = [v.detach().requires_grad_(differentiable(v)) for v in z]
-    with torch.enable_grad(),torch.autograd.graph.saved_tensors_hooks(pack, lambda v: v):
-        plan.step(z, 0, x, y, lr, True)
+    try:
+        with torch.enable_grad(),torch.autograd.graph.saved_tensors_hooks(pack, lambda v: v):
+            plan.step(z, 0, x, y, lr, True)
+    except RuntimeError as e:
+        if plan.base.nets is None or 'saved tensor hooks' not in str(e): raise
+        first = unstack(plan.first)[0]   # an old torch does not look into vmap: so many times one network's
+        alone = _Plan(first, plan.inner, plan.steps, plan.order, plan.augment)
+        return plan.base.nets*_graph_bytes(alone, alone.tensors(first), batch)
     return sum(n for n,_ in held.values())
 
 # %% ../nbs/06_unroll.ipynb #888f3860

@@ -94,6 +94,7 @@ def test_a_run_ends_where_it_did(name, tmp_path):
     try: got, golden = result(name, tmp_path), want['runs'][name]
     finally: torch.set_num_threads(threads)
     if here() == want['machine']: assert got['digest'] == golden['digest']
+    if RUNS[name].get('make') is noisy and torch.__version__ != want['machine'][1]: pytest.skip('another torch draws other masks')
     for k in ('images', 'lrs'): assert got[k] == pytest.approx(golden[k], rel=1e-6, abs=1e-6)
 
 
