@@ -179,7 +179,10 @@ def test_colours_of_16_bits_in_a_png_file_keep_their_bits(tmp_path, channels):
         a = rng.randint(0, 200, size=(6, 5, channels)).astype(np.uint16)     # PIL alone reads black
         if channels in (2, 4): a[..., -1] = 65535
         (tmp_path/'ab'[i % 2]).mkdir(exist_ok=True); (tmp_path/'ab'[i % 2]/f'{i}.png').write_bytes(png16(a))
-    d = data_from_folder(tmp_path)
+    try: d = data_from_folder(tmp_path)
+    except ValueError as e:
+        if 'At most 8-bit PNG images are supported' not in str(e): raise
+        pytest.skip('torchvision is too old to decode them: refused in a sentence')
     assert d.shape == (1 if channels < 3 else 3, 6, 5) and both(d)[0].float().std() > 50 and d.raw_train.dtype == torch.uint8
     clear = a.copy()
     if channels in (2, 4):
