@@ -84,11 +84,9 @@ def check_pair(
     if not torch.is_tensor(images) or not images.is_floating_point():
         raise TypeError('images must be a float tensor, got '
                         f'{getattr(images, "dtype", type(images).__name__)}')
-    if images.dim() < 1 or not len(images):
-        raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, '
-                         f'got {tuple(images.shape)}')
-    images = as_examples(images, data)
-    if tuple(images.shape[1:]) != tuple(data.shape):
+    empty = images.dim() < 1 or not len(images)
+    if not empty: images = as_examples(images, data)
+    if empty or tuple(images.shape[1:]) != tuple(data.shape):
         raise ValueError(f'images must have shape (n, {", ".join(map(str, data.shape))}) for {data.name}, '
                          f'got {tuple(images.shape)}')
     if not torch.isfinite(images).all(): raise ValueError('images must be finite, got NaN or infinity')
@@ -252,11 +250,11 @@ def _load_tensors(path, most):
         check('it has', path.stat().st_size)
         with open(path, 'rb') as f: blob = f.read(most + 1)
         check('it has', len(blob))
-        if path.suffix == '.npz' or zipfile.is_zipfile(io.BytesIO(blob)):
-            with zipfile.ZipFile(io.BytesIO(blob)) as z: unpacked = sum(i.file_size for i in z.infolist())
-            check('unpacked it says it has', unpacked)
         if path.suffix == '.npz': out = _arrays_in(blob, check)
         else:
+            if zipfile.is_zipfile(io.BytesIO(blob)):
+                with zipfile.ZipFile(io.BytesIO(blob)) as z: unpacked = sum(i.file_size for i in z.infolist())
+                check('unpacked it says it has', unpacked)
             with warnings.catch_warnings(),_numpy_numbers():
                 warnings.simplefilter('ignore')   # of the same reader, about old files
                 out = torch.load(io.BytesIO(blob), map_location='cpu', weights_only=True, mmap=False)

@@ -312,6 +312,11 @@ def _other_generators():
     "Where Python's and NumPy's generators stand."
     return [hashlib.sha256(pickle.dumps(s)).digest() for s in (random.getstate(), np.random.get_state())]
 
+def _same_buffer(a, b, name):
+    "Whether two networks have the same buffer of a name."
+    a,b = (dict(net.named_buffers()).get(name) for net in (a, b))
+    return a is not None and _near(a, b)
+
 class _Watched:
     "A network in one mode, and forward passes of it that are watched."
     def __init__(self, net, params, buffers):
@@ -358,13 +363,13 @@ class _Watched:
             if at in first and at in then and _same_value(first[at], then[at]): continue
             m,what = owner[at[0]],f'{type(owner[at[0]]).__name__}{f" {at[0]!r}" if at[0] else ""}'
             if _is_generator(m, at[1]): raise _from_elsewhere(self.name)
-            if at[1] in m._buffers: break   # said below
+            if at[1] in m._buffers: continue   # said below
             raise ValueError(f'net must keep what training changes in its buffers, got {what}, whose '
                              f'attribute {at[1]!r} the forward pass changes: it would carry over from one '
                              'training to the next; use register_buffer')
         before = {k for k,_ in self.net.named_buffers()}
         for k,_ in used.named_buffers():
-            if k not in before and not self._same_buffer(fresh, used, k):
+            if k not in before and not _same_buffer(fresh, used, k):
                 raise ValueError(f'net must have its buffers before the first pass, got {self.name}, which '
                                  f'creates {k!r} in it: run one batch through it, net(x), and hand it over '
                                  'then')
@@ -373,10 +378,6 @@ class _Watched:
                              f'{self.name}, in which one forward pass changes the next: keep what training '
                              'changes in buffers (register_buffer)')
         return a
-
-    def _same_buffer(self, a, b, k):
-        a,b = (dict(n.named_buffers()).get(k) for n in (a, b))
-        return a is not None and _near(a, b)
 
 # %% ../nbs/06c_guard.ipynb #b607d866
 def leaves_of(
@@ -419,8 +420,8 @@ def _recorded(watched, x):
     for h in hooks: h.remove()
     if late:
         raise ValueError(f'net must not compute its activations again (torch.utils.checkpoint), got {name}: '
-                         'by then '
-                         "it has other weights; the strategies 'recompute' and 'segments' do that for it")
+                         "by then it has other weights; the strategies 'recompute' and 'segments' do that "
+                         'for it')
     for k,g in zip(watched.params, grads):
         if g is not None and g.layout != torch.strided:
             raise ValueError(f'net must have dense gradients, got {name}, whose {k!r} has a sparse one: '

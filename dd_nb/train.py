@@ -17,7 +17,7 @@ from torch import Tensor,nn
 from torch.func import functional_call,vmap
 
 from .data import Data
-from .guard import called,check_logits,drawing,kernels
+from .guard import called,check_logits,differentiable,drawing,kernels
 from .unroll import State,_channels_last,check_width,_learns
 from .unroll import _twin,loss_fn,stack,unstack
 
@@ -246,7 +246,7 @@ _HEADS = weakref.WeakKeyDictionary()   # structure -> name of its last linear la
 
 def _find_head(net, tensors, x):
     "The name of the one linear layer that makes the logits, or None."
-    def leaf(v): return v.detach().requires_grad_(v.is_floating_point() or v.is_complex())
+    def leaf(v): return v.detach().requires_grad_(differentiable(v))
     weights = dict(net.named_parameters())
     tensors = {k: leaf(v) if k in weights else v.detach().clone() for k,v in tensors.items()}
     x,calls = leaf(x).clone(),[]   # no leaf: a network may begin by changing it in place

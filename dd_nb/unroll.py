@@ -266,9 +266,8 @@ def _check_eps(inner, params):
 def _check_sound(plan, x, syn=None, twice=False):
     "The door: refuse a network whose training, or whose gradient, would be wrong. Once for each structure."
     state,net = plan.first,plan.first.net
-    def first(d): return {k: v if state.nets is None else v[0] for k,v in d.items()}
     if net not in _FACTS or twice and net not in _TWICE:
-        params,buffers = first(state.params),first(state.buffers)
+        params,buffers = plan.one()
         if plan.augment is not None:
             with drawing(0),torch.no_grad(): x = plan.augment(x)
         if net not in _FACTS: _FACTS[net] = check_door(plan.net, _twin(net, 'eval'), params, buffers, x)
@@ -284,16 +283,15 @@ def _enclosed(plan, x):
     encloses, or a rate of the inner optimiser that is a tensor. Strategies that rebuild steps take them as
     further inputs."""
     found = leaves_of([v for v in vars(plan.inner).values() if torch.is_tensor(v) and v.requires_grad])
-    x,net,stacked = x.detach(),plan.base.net,plan.base.nets is not None
-    def first(d): return {k: (v.detach()[0] if stacked else v.detach()).clone() for k,v in d.items()}
-    encloses = _FACTS[net].encloses
+    x,encloses = x.detach(),_FACTS[plan.base.net].encloses
     if plan.augment is not None or encloses:
         with drawing(0),torch.enable_grad():
             if plan.augment is not None:
                 x = plan.augment(x)
                 found += leaves_of([x])
             if encloses:
-                out = called(plan.net, first(plan.first.params), first(plan.first.buffers), x.detach())[0]
+                params,buffers = ({k: v.detach().clone() for k,v in d.items()} for d in plan.one())
+                out = called(plan.net, params, buffers, x.detach())[0]
                 found += leaves_of([out])
     return list({id(v): v for v in found}.values())
 
@@ -317,6 +315,7 @@ class _Plan:
         self.inner,self.steps,self.order,self.augment = inner,steps,order,augment
         self.net = _twin(state.net, _train_mode(state.bn))
         self.names,self.bufs = list(state.params),list(state.buffers)
+        self.start = start   # the inner step at which it begins
         self.n0 = state.opt.get('n', 0) - start   # what the optimiser counts more than the inner step
         self.P,self.slots = len(state.params),SLOTS[inner.name]
         self.trace,self.compile = None,False
@@ -332,6 +331,11 @@ class _Plan:
     def seed(self):
         "The state's seed, or a drawn one; torch's own generator is left alone until a number is needed."
         return int(torch.randint(2**62, ())) if self.base.seed is None else self.base.seed
+
+    def one(self):
+        "Parameters and buffers of the network, or of the first of stacked ones."
+        def first(d): return d if self.first.nets is None else {k: v[0] for k,v in d.items()}
+        return first(self.first.params),first(self.first.buffers)
 
     def tensors(self, state):
         "A state as a flat list; slots that it has not got yet are zero."
@@ -474,7 +478,7 @@ def trained(
     if not 0 <= steps <= syn.n_steps:
         raise ValueError(f'steps must be in 0..{syn.n_steps}, the inner steps of the set, got {steps!r}')
     plan = _plan(syn, state, augment, start)
-    begin = _start(syn, state) if start is None else start
+    begin = plan.start
     if steps < begin:
         raise ValueError(f'steps must be at least start={begin}, at which the training begins, got {steps}')
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
@@ -723,7 +727,7 @@ def unroll(
     for a state that has made some of the T steps, but not all."""
     _check_unroll(strategy, window, place, compile)
     plan,T = _plan(syn, state, augment, start),syn.n_steps
-    begin = _start(syn, state) if start is None else start
+    begin = plan.start
     x = plan.batch(syn.images, syn.labels, syn.lrs, 0)[0]
     _check_sound(plan, x, syn, twice=True)
     t0,end = _window(T, window, place, plan)

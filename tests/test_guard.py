@@ -604,3 +604,14 @@ def test_nothing_is_remarked_on_in_networks_that_are_right(images, recwarn):
 class NormActs(nn.Module):
     def __init__(self): super().__init__(); self.n = NormAct(1)
     def forward(self, x): return torch.relu(self.n(x))
+
+
+class LazyAndHidden(Two):
+    "A harmless buffer of the first pass, beside a state that is none: the one must not hide the other."
+    def __init__(self): super().__init__(); self.zkept = {}
+    def forward(self, x):
+        if not hasattr(self, 'ids'): self.register_buffer('ids', torch.zeros(()))
+        return super().forward(x - self.zkept.setdefault('mean', x.detach().mean(0)) + self.ids)
+
+
+def test_a_buffer_of_the_first_pass_hides_nothing(data): refused(LazyAndHidden(), data, "got LazyAndHidden, whose attribute 'zkept' the forward pass changes")
