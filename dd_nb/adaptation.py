@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .data import READERS,Data,_stratified,_tally,data_from_tensors,load_data
+from .core import check_count,tally
+from .data import READERS,Data,_stratified,data_from_tensors,load_data
 from .readers import data_from_dataset
-from .inits import judges
-from .synthetic import _check_count
 from .train import not_trained,scored,train_on
+from .inits import judges
 
 # %% ../nbs/08_adaptation.ipynb #3c9715d1
 def full_target(
@@ -30,11 +30,11 @@ def full_target(
 ) -> list[float]:      # accuracies in [0, 1]
     """Accuracy of pre-trained networks that go on training on the whole of another data set: what a few
     images are to be compared with. Warns of networks that ended in NaN or answer one class only."""
-    _check_count('n_nets', n_nets)
-    _check_count('epochs', epochs)
+    check_count('n_nets', n_nets)
+    check_count('epochs', epochs)
     states = judges(source.to(data.device, data.dtype), n_nets, seed)
     x,y = data.x_train,data.y_train
-    with _tally(len(states)*epochs, 'full training', 'epoch') as tell:
+    with tally(len(states)*epochs, 'full training', 'epoch') as tell:
         def one(i, s):
             net = train_on(s.module(), x, y, epochs, lr=lr, batch_size=batch_size, seed=seed + i, tick=tell)
             judged = scored(net, data)
@@ -75,7 +75,7 @@ def torchvision_net(
     Raises ValueError for a name or weights that torchvision has not, and for a network without a linear
     layer."""
     from torchvision.models import get_model,list_models
-    _check_count('n_classes', n_classes, 2)
+    check_count('n_classes', n_classes, 2)
     if name not in list_models():
         raise ValueError('name must be a model of torchvision, such as alexnet, vgg11 or resnet18, got '
                          f'{name!r}')

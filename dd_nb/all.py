@@ -1,5 +1,6 @@
 "Every public name of every room: `from dd_nb.all import *`."
 # %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
+from .core import *
 from .data import *
 from .readers import *
 from .networks import *

@@ -27,7 +27,8 @@ import torch
 from torch.func import functional_call,grad,stack_module_state,vmap
 
 from .coresets import BY_FEATURES,coreset,feature_net
-from .data import data_from_tensors,load_data,progress_bar
+from .data import data_from_tensors,load_data
+from .core import progress_bar,check_count
 from .distill import StopDistill,_forget,distill,step_decay
 from .evaluate import (ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,
     made_for,ranking,stored_source)
@@ -35,7 +36,7 @@ from .families import FAMILIES
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
-from .synthetic import BN_POLICIES,Synthetic,_check_count,write_atomic
+from .synthetic import BN_POLICIES,Synthetic,write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
 from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
     recipe_objective,recipe_source,recipe_start,reproduce)
@@ -646,7 +647,7 @@ def hypergrad(
              *(k for k in contenders if k not in CONTENDERS)]
     repeats = (2 if quick else 7) if repeats is None else repeats
     threads = ((1,) if quick else (1, 2)) if threads is None else tuple(threads)
-    _check_count('repeats', repeats)
+    check_count('repeats', repeats)
     tasks = [dict(_SMALL, seed=seed)] if quick else [dict(_CONV, seed=seed), dict(_LENET, seed=seed)]
     if quick: mem,Ts = dict(_SMALL, seed=seed),(2, 4)
     else: mem,Ts = dict(_CONV, seed=seed, n=50, batch=50, lr=.0005),(10, 100, 300, 1000)
@@ -851,8 +852,8 @@ def ranks(
     """Outer steps a second of two processes against one, under torchrun.
     They share the networks of an outer step; each has one thread.
     The task is by default LeNet, T=30 x 10 images, real batch 256, four networks."""
-    _check_count('repeats', repeats)
-    _check_count('iters', iters, 2)
+    check_count('repeats', repeats)
+    check_count('iters', iters, 2)
     task = task or dict(net='LeNet', shape=[1, 28, 28], ipc=1, steps=10, epochs=3, batch=256, nets=4)
     times = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as tmp,progress_bar(2*repeats, 'ranks', show=progress) as bar:
@@ -914,7 +915,7 @@ def pool(
 ) -> dict:              # JSON-able
     "Seconds for each network of a pool, trained one after the other, side by side, and as one stack."
     for k,v in dict(repeats=repeats, nets=nets, steps=steps).items():
-        _check_count(k, v, 3 if k == 'nets' else 1)
+        check_count(k, v, 3 if k == 'nets' else 1)
     g = torch.Generator().manual_seed(seed)
     threads,batch = torch.get_num_threads(),128
     x = torch.randn((steps*batch, 1, 28, 28), generator=g)
@@ -1057,7 +1058,7 @@ def batchnorm(
 ) -> dict:                  # JSON-able
     """Policies for BatchNorm's statistics: accuracies of sets made by each, and what a hypergradient costs.
     Differences are from `tracked`, on the same networks."""
-    for k,v in dict(sets=sets, nets=nets, repeats=repeats, iters=iters).items(): _check_count(k, v)
+    for k,v in dict(sets=sets, nets=nets, repeats=repeats, iters=iters).items(): check_count(k, v)
     recipe = recipe or get_recipe('mnist-bn-100')
     short = short or dict(syn=dict(steps=2, ipc=5, epochs=1), distill=dict(batch_size=128))
     recipe = replace(recipe, distill={**recipe.distill, 'iters': iters})
@@ -1152,7 +1153,7 @@ def side_by_side(
     repeats:int=3,          # of each way, in turn
 ) -> dict:                  # JSON-able
     "Twenty networks judged at once, a core each, against one after the other at the faster thread count."
-    for k,v in dict(nets=nets, ipc=ipc, epochs=epochs, repeats=repeats).items(): _check_count(k, v)
+    for k,v in dict(nets=nets, ipc=ipc, epochs=epochs, repeats=repeats).items(): check_count(k, v)
     archs = archs or {'LeNet': dict(name='LeNet'), 'ConvNet of width 32': dict(name='ConvNet', width=32)}
     data = load_data(name, root=root)
     before = torch.get_num_threads()
@@ -1578,7 +1579,7 @@ def cost(
     limit:float=6e9,         # bytes; a row ends where the next cell would need more, by the growth so far
 ) -> dict:                   # JSON-able
     "Seconds per outer step, whole and for the update of S, and peak memory, over images per class."
-    _check_count('repeats', repeats)
+    check_count('repeats', repeats)
     out = {k: {} for k in rows}
     threads = threads or machine()['cores']
     with progress_bar(len(rows)*len(ipcs), 'cost', 'cell', show=progress) as bar:

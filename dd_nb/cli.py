@@ -18,14 +18,15 @@ from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
-from .data import DATASETS,READERS,Vectors,load_data,no_progress
+from .data import DATASETS,READERS,Vectors,load_data
+from .core import no_progress,as_png,check_count
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,
     made_for,plot_scores,read_set,stored_source)
 from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,_as_png,_check_count,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
@@ -107,7 +108,7 @@ def _apart(reads, writes):
                                  f'got {str(writes[k])!r}')
 
 def _number(name, v, least=1, most=10**9):
-    _check_count(name, v, least)
+    check_count(name, v, least)
     if v > most: raise ValueError(f'{name} must be at most {most}, got {v}')
 
 def _own_folder(data):
@@ -126,7 +127,7 @@ def _load_set(name):
     if not Path(name).exists() and name in list_zoo(): return load_zoo(name)
     return Synthetic.load(name)
 
-def _write_png(fig, path): write_atomic(path, _as_png(fig, 120))
+def _write_png(fig, path): write_atomic(path, as_png(fig, 120))
 def _png(syn, path, rows=10): _write_png(syn.show(max_rows=rows), path)
 
 # %% ../nbs/22_cli.ipynb #49f553f8

@@ -11,9 +11,10 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .data import Data,_tally
-from .guard import placed
+from .core import tally
+from .data import Data
 from .synthetic import Synthetic,_from_data,too_few
+from .guard import placed
 from .train import features_of,train_on
 
 # %% ../nbs/18_coresets.ipynb #03acf989
@@ -29,7 +30,7 @@ def feature_net(
     "A network to choose by. Raises TypeError, before any training, for one whose features cannot be found."
     net,x = placed(net, data.device, data.dtype),data.x_train
     features(x[:2], net, layer)
-    with _tally(epochs, 'train', 'epoch') as tell:
+    with tally(epochs, 'train', 'epoch') as tell:
         return train_on(net, x, data.y_train, epochs, lr=lr, batch_size=batch_size, seed=seed, tick=tell)
 
 @torch.no_grad()

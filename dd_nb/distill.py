@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from .data import Data,progress_bar,split_validation
-from .evaluate import accuracy,check_fits
-from .inits import Ranks,judges
-from .synthetic import Synthetic,_as_png,_check_count,_seeded
-from .synthetic import inv_softplus,read_tensors,write_atomic,write_tensors
+from .core import as_png,check_count,progress_bar,seeded
+from .data import Data,split_validation
+from .synthetic import Synthetic,inv_softplus,read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
+from .inits import Ranks,judges
+from .evaluate import accuracy,check_fits
 
 # %% ../nbs/03_single_step.ipynb #9869b54a
 @dataclass
@@ -55,7 +55,7 @@ class History:
         for ax in (a, b, c): ax.grid(alpha=.3)
         return fig
 
-    def _repr_png_(self): return _as_png(self.plot(), 80)
+    def _repr_png_(self): return as_png(self.plot(), 80)
 
     def __repr__(self):
         if not self.it: return 'History(empty)'
@@ -314,7 +314,7 @@ class Checkpoints:
         folder:str|Path,   # made if it is missing
         keep:int=2,        # newest ones that stay: if the last is damaged, the one before is there
     ):
-        _check_count('keep', keep)
+        check_count('keep', keep)
         self.folder,self.keep,self.said = Path(folder),keep,False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -461,7 +461,7 @@ def distill(
     _check_parts(syn, source, data, objective, schedule, betas)
     counts = dict(iters=iters, batch_size=batch_size, n_nets=n_nets, n_eval=n_eval,
                   every=1 if every is None else every)
-    for k,v in counts.items(): _check_count(k, v)
+    for k,v in counts.items(): check_count(k, v)
     if average is not None and (not isinstance(average, numbers.Real) or not 0 < average < 1):
         raise ValueError(f'average must be in (0, 1) or None, got {average!r}')
     if keep not in ('best', 'last'): raise ValueError(f"keep must be 'best' or 'last', got {keep!r}")
@@ -475,7 +475,7 @@ def distill(
             raise ValueError(f'{k} must be a finite number >= 0, got {v!r}')
     lr,lr_lrs,lr_labels = float(lr),float(lr_lrs),lr_labels if lr_labels is None else float(lr_labels)
     clip = clip.fresh() if isinstance(clip, GradClip) else GradClip(clip)
-    if seed is not None: _seeded(seed)
+    if seed is not None: seeded(seed)
     if not syn.named_parameters(): raise ValueError('learn must name what of S is to be learned, got ()')
     check_fits(syn, data)
     _check_precision(dtype or data.dtype)

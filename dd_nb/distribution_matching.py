@@ -9,8 +9,8 @@ __all__ = ['DistributionMatch']
 from torch import Tensor
 
 from .data import Siamese
-from .gradient_matching import _hard,_siamese,_total,_transformation,by_class
 from .kernel import embed
+from .gradient_matching import _hard,_siamese,_total,_transformation,by_class
 
 # %% ../nbs/15_distribution_matching.ipynb #6c34f63b
 class DistributionMatch:

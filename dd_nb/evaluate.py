@@ -19,16 +19,17 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,_tally,_ticking,load_data,split_validation,standard_augment
+from .data import Data,Siamese,load_data,split_validation,standard_augment
+from .core import tally,ticking,check_count,in_threads
 from .files import check_pair,read_set   # noqa: F401 - `read_set` is looked for here, too
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
-from .synthetic import Synthetic,_check_count
+from .synthetic import Synthetic
 from .train import Stacked,largest_share,not_trained,scored,train_on
 from .train import accuracy   # noqa: F401 - users look for it here, too
 from .guard import check_logits
-from .unroll import check_width,_side_by_side,can_stack,loss_fn,stack,trained,unstack
+from .unroll import check_width,can_stack,loss_fn,stack,trained,unstack
 
 # %% ../nbs/17_evaluate.ipynb #bad4d395
 def interval(
@@ -196,7 +197,7 @@ def evaluate(
 ) -> Score:                   # `.mean`, `.std`, `.half`, `.all`, in [0, 1]
     """Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set.
     Warns of networks that ended in NaN or answer one class only."""
-    _check_count('n_nets', n_nets)
+    check_count('n_nets', n_nets)
     if data is None:
         name = syn.meta.get('data', {}).get('name')
         if not name:
@@ -219,13 +220,13 @@ def _evaluated(syn, states, data, batch_size, workers, progress):
     first = states[0].net
     alone = data.device.type == 'cpu' or len(states) == 1 or not can_stack(first)
     if alone or any(s.net is not first for s in states):
-        with _tally(len(states), 'evaluate', show=progress and len(states) > 1) as tell:
+        with tally(len(states), 'evaluate', show=progress and len(states) > 1) as tell:
             def one(s):
                 judged = scored(trained(syn, s, progress=progress and len(states) == 1), data, batch_size)
                 tell(judged.accuracy)
                 return judged
             workers = torch.get_num_threads() if workers is None else workers
-            return Score.of(_side_by_side(one, states, workers), data)
+            return Score.of(in_threads(one, states, workers), data)
     together = trained(syn, stack(states))   # a small network leaves a GPU idle
     return Score.of([scored(s, data, batch_size) for s in unstack(together)], data)
 
@@ -271,7 +272,7 @@ def tune_lr(
     valid = split_validation(data, seed=seed)
     def accuracy_of(s):
         return evaluate(s, source, valid, n_nets, seed=-1 - seed, progress=progress).mean
-    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size', progress)), key=accuracy_of)
+    return max((syn.changed(lr=lr) for lr in ticking(lrs, 'step sizes', 'size', progress)), key=accuracy_of)
 
 # %% ../nbs/17_evaluate.ipynb #e6984a47
 LOSSES = dict(cross_entropy=loss_fn, squared_error=lambda out, y: squared_error(out, y, out.shape[1]))
@@ -289,8 +290,8 @@ class Protocol:
     loss:str='cross_entropy'  # or 'squared_error', for labels that were learned for a regression
 
     def __post_init__(self):
-        if self.epochs is not None: _check_count('epochs', self.epochs)
-        _check_count('batch_size', self.batch_size)
+        if self.epochs is not None: check_count('epochs', self.epochs)
+        check_count('batch_size', self.batch_size)
         if not self.lrs or not all(0 < v < math.inf for v in self.lrs):
             raise ValueError(f'lrs must be positive numbers, got {self.lrs!r}')
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
@@ -386,7 +387,7 @@ def fit(
 ) -> nn.Module:              # the network, in eval mode
     "Train a network from scratch on a set, by a protocol."
     if tick is None:
-        with _tally(get_protocol(protocol).n_epochs, 'fit', 'epoch') as tell:
+        with tally(get_protocol(protocol).n_epochs, 'fit', 'epoch') as tell:
             return fit(net, images, labels, protocol, seed, augment, tell)
     p = get_protocol(protocol)
     if p.augment and augment is None:
@@ -458,7 +459,7 @@ def _accuracies(jobs, data, protocol, augment, workers, tell):
         with _quick(net): judged = scored(net, data)
         tell(judged.accuracy, 0)
         return judged
-    return _side_by_side(one, jobs, min(workers, len(jobs)))
+    return in_threads(one, jobs, min(workers, len(jobs)))
 
 def benchmark(
     sets,                    # a `Synthetic`, a pair (images, labels) normalised like `data`, or a list
@@ -473,21 +474,21 @@ def benchmark(
     """Accuracy of networks trained from scratch on the examples of a set, by one protocol for all. Step
     sizes and order that a `Synthetic` has learned play no part: that is `evaluate`. Warns of networks that
     ended in NaN or answer one class only."""
-    _check_count('n_nets', n_nets)
+    check_count('n_nets', n_nets)
     p = get_protocol(protocol)
     pairs,source = _pairs(sets, data, p.loss),_net_source(net, data).to(data.device, data.dtype)
     augment = None
     if p.augment is not None:
         augment = standard_augment(data) if p.augment == 'standard' else Siamese(p.augment)
     workers = torch.get_num_threads() if workers is None else workers
-    _check_count('workers', workers)
+    check_count('workers', workers)
     def jobs(pairs, n, choose=False):
         states = judges(source, n*len(pairs), seed, choose)
         states = (states*n*len(pairs))[:n*len(pairs)]   # a fixed source has one
         return [(states[i], *pairs[i//n], (seed + choose)*1_000_003 + i) for i in range(len(states))]
     few = min(n_nets, 3)
     tries = len(p.lrs)*few*(len(p.lrs) > 1)
-    with _tally((tries + n_nets*len(pairs))*p.n_epochs, 'benchmark', 'epoch', progress) as tell:
+    with tally((tries + n_nets*len(pairs))*p.n_epochs, 'benchmark', 'epoch', progress) as tell:
         if tries:
             valid = split_validation(data, seed=seed)
             def quiet(accuracy=None, n=1): tell(n=n)   # what is shown is the test's

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .batchnorm import norm_stats
 from .data import Siamese
+from .batchnorm import norm_stats
 from .guard import as_real
 from .unroll import loss_fn
 

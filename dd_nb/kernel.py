@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .synthetic import Synthetic
-from .train import features_of
 from .unroll import State
+from .train import features_of
 
 # %% ../nbs/12_kernel.ipynb #798ca5d5
 def ridge(

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .synthetic import _as_png,_check_count
+from .core import as_png,check_count
 
 # %% ../nbs/04_linear.ipynb #1b57f4a6
 def _svd(d):
@@ -41,7 +41,7 @@ def linear_problem(
     "A regression problem with singular values spaced evenly in their logarithm; the largest is sqrt(N)."
     full = min(N, D)
     rank = full if rank is None else rank
-    for k,v in (('N', N), ('D', D), ('rank', rank)): _check_count(k, v)
+    for k,v in (('N', N), ('D', D), ('rank', rank)): check_count(k, v)
     if rank > full: raise ValueError(f'rank must be in 1..{full}, got {rank}')
     if not condition >= 1: raise ValueError(f'condition must be at least 1, got {condition!r}')
     g = torch.Generator().manual_seed(seed)
@@ -186,7 +186,7 @@ def learn_points(
     """Learn M points by the gradient through the step, as dataset distillation does, with the mean over
     theta_0 in closed form."""
     _check_data(d, t)
-    _check_count('M', M)
+    check_count('M', M)
     best,g = minimiser(d, t),torch.Generator().manual_seed(seed)
     x = torch.randn(M, d.shape[1], generator=g, dtype=d.dtype)*math.sqrt(M/d.shape[1])
     x,y = x.requires_grad_(),torch.zeros(M, dtype=d.dtype, requires_grad=True)
@@ -255,7 +255,7 @@ def draw_linear(
     from matplotlib.figure import Figure
     if points not in ('optimal', 'real'):
         raise ValueError(f"points must be 'optimal' or 'real', got {points!r}")
-    for k,v in (('D', D), ('M', M), ('steps', steps)): _check_count(k, v)
+    for k,v in (('D', D), ('M', M), ('steps', steps)): check_count(k, v)
     if M > D: raise ValueError(f'M must be in 1..{D}, got {M}')
     d,t = linear_problem(max(20, 2*D), D, condition=condition, noise=noise, seed=seed)
     best,(lam,V) = minimiser(d, t),_eigh(d.T@d/len(d))
@@ -311,7 +311,7 @@ def explore_linear():
         M.max = D.value   # also brings M down where it has become too large
         picture = draw_linear(D.value, min(M.value, D.value), noise.value, condition.value, steps.value,
                               points.value)
-        image.value = _as_png(picture, 100)
+        image.value = as_png(picture, 100)
     for s in (D, M, noise, condition, steps, points): s.observe(show, 'value')
     show()
     return w.VBox([w.HBox([w.VBox([D, M, points]), w.VBox([noise, condition, steps])]), image])

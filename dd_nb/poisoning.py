@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .data import Data,_ticking,split_validation
-from .inits import judges
-from .synthetic import Synthetic,_check_count
+from .core import check_count,ticking
+from .data import Data,split_validation
+from .synthetic import Synthetic
 from .unroll import State,Unroll,functional,loss_fn,trained
+from .inits import judges
 
 # %% ../nbs/09_poisoning.ipynb #210258c4
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Poison(Unroll):
         shy:float=0.,      # times the mean square of the images is added to the loss: keeps them small
         **kwargs,          # arguments of `Unroll`
     ):
-        for k,v in dict(source=source, target=target).items(): _check_count(k, v, 0)
+        for k,v in dict(source=source, target=target).items(): check_count(k, v, 0)
         if source == target:
             raise ValueError(f'target must be another class than source, got {target} for both')
         if not 0 < weight < math.inf: raise ValueError(f'weight must be a positive number, got {weight!r}')
@@ -135,9 +136,9 @@ def attack(
 ) -> Attack:
     """Train networks that played no part in making S on it, and report as Wang et al. (2018) do, before and
     after."""
-    _check_count('n_nets', n_nets)
+    check_count('n_nets', n_nets)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed)
-    after = [trained(syn, s) for s in _ticking(states, 'attack', 'net')]
+    after = [trained(syn, s) for s in ticking(states, 'attack', 'net')]
     return Attack(*(tuple(rates(s, data, source, target) for s in ss) for ss in (states, after)))
 
 # %% ../nbs/09_poisoning.ipynb #6d0b6e45
@@ -173,7 +174,7 @@ def tuned_attack(
     valid,objective = split_validation(data, seed=seed),Poison(source, target)
     states = judges(pool.to(data.device, data.dtype), n_nets, seed, choose=True)
     def success(s): return sum(objective.judge(s, z, valid) for z in states)
-    return max((syn.changed(lr=lr) for lr in _ticking(lrs, 'step sizes', 'size')), key=success)
+    return max((syn.changed(lr=lr) for lr in ticking(lrs, 'step sizes', 'size')), key=success)
 
 def tuned_flips(
     pool,            # as in `attack`
@@ -330,7 +331,7 @@ def defences(
     states,(x,y) = judges(pool.to(data.device, data.dtype), n_nets, seed),next(data.test_batches(honest))
     def mean(rs): return {k: sum(getattr(r, k) for r in rs)/len(rs) for k in ('accuracy', 'moved', 'others')}
     def each(f): return mean([rates(f(s), data, source, target) for s in states])
-    def ticked(values): return _ticking(values, 'defences')
+    def ticked(values): return ticking(values, 'defences')
     usual = [usual_norm(s, data, batch_size=syn.images.shape[1], seed=seed) for s in states]
     norm = {id(s): u for s,u in zip(states, usual)}
     again = [recovery(trained(syn, s), data, source, target, steps, seed=seed) for s in ticked(states)]

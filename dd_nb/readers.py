@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .data import READERS,Data,Normalise,data_from_tensors,known_name,remark
-from .data import _MAX_BYTES,_as_images,_check_channels,_check_int,_check_size,_check_x,_is_int
-from .data import _resize,_to_channels
+from .core import check_count,is_whole,remark
+from .data import READERS,_MAX_BYTES,Data,Normalise,_as_images,_check_channels,_check_size,_check_x
+from .data import _resize,_to_channels,data_from_tensors,known_name
 
 # %% ../nbs/00b_readers.ipynb #e5d6bea4
 IMAGE_ENDINGS = ('.bmp', '.gif', '.jpe', '.jpeg', '.jfif', '.jpg', '.pbm', '.pgm', '.png', '.pnm',
@@ -31,7 +31,7 @@ def _check_background(background):
     named = background
     if isinstance(background, str): named = dict(white=255, black=0).get(background, background)
     rgb = tuple(named) if isinstance(named, (tuple, list)) else (named,)*3
-    if len(rgb) != 3 or not all(_is_int(v) and 0 <= v <= 255 for v in rgb):
+    if len(rgb) != 3 or not all(is_whole(v) and 0 <= v <= 255 for v in rgb):
         raise ValueError(f"background must be 'white', 'black', a gray from 0 to 255 or three numbers of "
                          f"red, green and blue, not {background!r}")
     return rgb
@@ -153,7 +153,7 @@ class _Ranges:
 
     def decide(self, depth):
         "The number that stands for white, by kind; raises ValueError if that cannot be told"
-        most = None if depth is None else 2**_check_int('depth', depth, 1, 16) - 1
+        most = None if depth is None else 2**check_count('depth', depth, 1, 16) - 1
         if most and self.kinds == {'byte'}:
             raise ValueError(f'depth must be left out for images of 8 bits, not {depth}')
         used = next(2**b - 1 for b in (8, 10, 12, 14, 16) if self.top < 2**b)
@@ -424,7 +424,7 @@ def _read_dataset(ds, what, size, channels, seen, background):
             raise TypeError(f'{what} must yield pairs (example, class); item {i} is a {type(item).__name__}')
         (x,kind),y = _example(item[0], size, channels, background),item[1]
         if isinstance(y, (torch.Tensor, np.ndarray)) and math.prod(y.shape) == 1: y = y.item()
-        if not _is_int(y): raise TypeError(f'{what} must yield classes as whole numbers; item {i} has {y!r}')
+        if not is_whole(y): raise TypeError(f'{what} must yield classes as whole numbers; item {i} has {y!r}')
         ys[i] = operator.index(y)
         if kind in ('deep', 'real'):
             seen.see(*_facts(x, kind))
@@ -692,7 +692,7 @@ def _like_number(cell): return _is_number(cell) or cell.lower() in _MISSING or _
 def _find_class(names, body, target, path):
     "The number of the column that holds the class"
     k = len(body[0])
-    if _is_int(target):
+    if is_whole(target):
         if not -k <= target < k: raise ValueError(f'target must be a column from 0 to {k - 1}, not {target}')
         return target % k
     if target is not None:

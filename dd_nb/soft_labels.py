@@ -10,8 +10,9 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from .core import check_count,seeded
 from .data import Data
-from .synthetic import Synthetic,_check_count,_seeded
+from .synthetic import Synthetic
 from .unroll import State
 
 # %% ../nbs/10_soft_labels.ipynb #c63d70c3
@@ -53,7 +54,7 @@ def softened(self:Synthetic,
     K,dtype = self.n_classes,self.images.dtype
     one = torch.nn.functional.one_hot(self.raw_labels, K).to(dtype)
     if start == 'hard': y = one
-    elif start == 'random': y = torch.randn(one.shape, generator=_seeded(seed)).to(one)
+    elif start == 'random': y = torch.randn(one.shape, generator=seeded(seed)).to(one)
     else:
         if start == 'confusion' and confusion.shape != (K, K):
             raise ValueError(f'confusion must have shape ({K}, {K}), got {tuple(confusion.shape)}')
@@ -104,7 +105,7 @@ def shared(cls:Synthetic,
 ) -> Synthetic:
     """Fewer images than classes: image j is the mean of the classes j, j + n, ... and its label, which is
     learned, is equal parts of these (Sucholutsky and Schonlau 2019)."""
-    _check_count('n', n)
+    check_count('n', n)
     if n > data.n_classes:
         raise ValueError(f'n must be at most {data.n_classes}, the number of classes, got {n}')
     whole = cls.means(data, 1, steps, epochs, lr, inner, seed)

@@ -7,7 +7,7 @@ __all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'SCALE_FILE', 'LABELS_FILE', '
            'Inner', 'as_inner', 'Synthetic', 'too_few', 'folder_names', 'write_atomic', 'write_tensors', 'read_tensors']
 
 # %% ../nbs/02_synthetic.ipynb #dc7809b6
-import copy,hashlib,io,json,math,os,tempfile,warnings
+import copy,hashlib,json,math,os,tempfile,warnings
 from dataclasses import asdict,dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from safetensors.torch import save as st_save
 from torch import Tensor
 
 from . import __version__
-from .data import Data,Normalise,Vectors,_ticking,norm_from_state
+from .core import as_png,check_count,seeded,ticking
+from .data import Data,Normalise,Vectors,norm_from_state
 
 # %% ../nbs/02_synthetic.ipynb #48b85222
 def inv_softplus(
@@ -74,17 +75,6 @@ def as_inner(
     raise TypeError(f'inner must be a name, a dict or an Inner, got {type(inner).__name__}')
 
 # %% ../nbs/02_synthetic.ipynb #dd726aa2
-def _check_count(name, v, least=1):
-    if isinstance(v, bool) or not isinstance(v, int):
-        raise TypeError(f'{name} must be a whole number, got {v!r}')
-    if v < least: raise ValueError(f'{name} must be at least {least}, got {v}')
-
-def _seeded(seed):
-    "A generator of its own for a seed that users typed."
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -2**63 <= seed < 2**63:
-        raise TypeError(f'seed must be a whole number of at most 63 bits, got {seed!r}')
-    return torch.Generator().manual_seed(seed)
-
 def _check_order(order, n):
     "`order` as long integers, after checking that it is a (T, b) table of indices into `n` examples."
     whole = torch.is_tensor(order) and not (order.is_floating_point() or order.is_complex())
@@ -133,7 +123,7 @@ class Synthetic:
         if labels.shape[:2] != images.shape[:2]:
             raise ValueError(f'labels must begin with the (steps, n) of images {tuple(images.shape[:2])}, '
                              f'got shape {tuple(labels.shape)}')
-        _check_count('epochs', epochs)
+        check_count('epochs', epochs)
         if labels.dim() == 2:
             if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
                 raise TypeError(f'hard labels must be integers, got {labels.dtype}')
@@ -151,7 +141,7 @@ class Synthetic:
         else:
             raise ValueError('labels must be (steps, n) integers or (steps, n, classes) floats, got '
                              f'{labels.dtype} {tuple(labels.shape)}')
-        _check_count('n_classes', n_classes, 2)
+        check_count('n_classes', n_classes, 2)
         if label_form not in LABEL_FORMS:
             raise ValueError(f'label_form must be one of {", ".join(LABEL_FORMS)}, got {label_form!r}')
         if label_form != 'plain' and labels.dim() == 2:
@@ -266,9 +256,9 @@ class Synthetic:
 
 # %% ../nbs/02_synthetic.ipynb #ec09426c
 def _labels(n_classes, ipc, steps):
-    _check_count('n_classes', n_classes, 2)
-    _check_count('ipc', ipc)
-    _check_count('steps', steps)
+    check_count('n_classes', n_classes, 2)
+    check_count('ipc', ipc)
+    check_count('steps', steps)
     return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
 
 @patch(cls_method=True)
@@ -285,7 +275,7 @@ def noise(cls:Synthetic,
 ) -> Synthetic:
     "Standard normal examples, `ipc` per class and step: the start of Wang et al. (2018)."
     labels = _labels(n_classes, ipc, steps)
-    g = torch.Generator().manual_seed(int(torch.randint(2**31, ()))) if seed is None else _seeded(seed)
+    g = torch.Generator().manual_seed(int(torch.randint(2**31, ()))) if seed is None else seeded(seed)
     images = torch.randn((steps, labels.shape[1], *shape), generator=g)
     return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
 
@@ -294,7 +284,7 @@ def _deal(data, labels, seed):
     """For each class, indices of its training examples in a seeded random order, at least as many as are
     wanted, and how many those are. A class with too few examples is gone through again, in another order; a
     warning says so."""
-    g = _seeded(seed)
+    g = seeded(seed)
     y,need = data.y_train.cpu(),labels.numel()//data.n_classes
     out,short,most = [],[],int(data.counts.max())
     if need > 2*most:
@@ -323,7 +313,7 @@ def _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)
     idx,need = _deal(data, labels, seed)
     raw = data.raw_train
     def take(i): return data.norm(raw[i.to(raw.device)])
-    x = torch.stack([choose(i, need, take) for i in _ticking(idx, 'choose', 'class')], 1)
+    x = torch.stack([choose(i, need, take) for i in ticking(idx, 'choose', 'class')], 1)
     x = x.reshape(*labels.shape, *data.shape)   # row by row, one example of each class
     meta = dict(data=data.describe())
     return cls(x, labels.to(x.device), data.n_classes, epochs, lr, inner, norm=data.norm, meta=meta, **kwargs)
@@ -495,14 +485,8 @@ def show(self:Synthetic,
     fig.suptitle(title + (f' (and {left} more)' if left else ''), fontsize=9)
     return fig
 
-def _as_png(fig, dpi):
-    "A matplotlib figure as the bytes of a PNG file."
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=dpi)
-    return buf.getvalue()
-
 @patch
-def _repr_png_(self:Synthetic): return _as_png(self.show(max_rows=4), 80)
+def _repr_png_(self:Synthetic): return as_png(self.show(max_rows=4), 80)
 
 # %% ../nbs/02_synthetic.ipynb #e92fba82
 def folder_names(
@@ -599,9 +583,9 @@ def shuffled(self:Synthetic,
     step uses the mean of the step sizes."""
     before = self.images if self.order is None else self.order
     n = before.shape[1] if batch_size is None else batch_size
-    _check_count('batch_size', n)
+    check_count('batch_size', n)
     if len(self) % n: raise ValueError(f'batch_size must divide the {len(self)} examples, got {n}')
-    perm = torch.randperm(len(self), generator=_seeded(seed)).to(self.images.device)
+    perm = torch.randperm(len(self), generator=seeded(seed)).to(self.images.device)
     def deal(t): return t.detach().flatten(0, 1)[perm].reshape(-1, n, *t.shape[2:])
     return self.changed(images=deal(self.images), labels=deal(self.raw_labels), label_form=self.label_form,
                         lr=float(self.lrs.detach().mean()), order=None)
@@ -656,11 +640,11 @@ def minibatches(self:Synthetic,
     """Train on shuffled minibatches: every epoch deals all examples anew. The step size is the mean of the
     present ones where none is given. Raises ValueError if `batch_size` does not divide their number."""
     epochs = self.epochs if epochs is None else epochs
-    _check_count('batch_size', batch_size)
-    _check_count('epochs', epochs)
+    check_count('batch_size', batch_size)
+    check_count('epochs', epochs)
     if len(self) % batch_size:
         raise ValueError(f'batch_size must divide the {len(self)} examples, got {batch_size}')
-    g = _seeded(seed)
+    g = seeded(seed)
     order = torch.cat([torch.randperm(len(self), generator=g) for _ in range(epochs)]).reshape(-1, batch_size)
     return self.changed(epochs=epochs, lr=float(self.lrs.detach().mean()) if lr is None else lr, order=order)
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data import READERS,Data,Vectors,remarked,_check_device,_check_y,_data_root,_Split,_stratified
+from .core import check_count,seeded
+from .data import READERS,Data,Vectors,_check_device,_check_y,_data_root,_Split,_stratified,remarked
 from .readers import read_text,table_rows
 from .networks import ACTS,_known,network
-from .synthetic import Synthetic,_check_count,_seeded
+from .synthetic import Synthetic
 
 # %% ../nbs/11_text.ipynb #4b19d614
 def words(
@@ -75,7 +76,7 @@ def random_vectors(
 ) -> Vectors:
     "Standard normal vectors: what an embedding is worth is seen against this."
     vocab = _vocabulary(texts, min_count)
-    return Vectors(vocab, torch.randn((len(vocab), dim), generator=_seeded(seed)), f'random, dim {dim}')
+    return Vectors(vocab, torch.randn((len(vocab), dim), generator=seeded(seed)), f'random, dim {dim}')
 
 def glove_vectors(
     path:str|Path,     # file of GloVe or of the same form: a word and its numbers a line
@@ -160,9 +161,9 @@ def data_from_texts(
 ) -> Data:             # examples of shape (length, dim)
     """Sentences as rows of vectors. Raises ValueError for an unknown embedding, or for labels that are not
     class numbers from 0, each with a training sentence."""
-    _check_count('length', length)
-    _check_count('dim', dim)
-    _check_count('min_count', min_count)
+    check_count('length', length)
+    check_count('dim', dim)
+    check_count('min_count', min_count)
     if embedding == 'ppmi': v = ppmi_vectors(train, dim, min_count=min_count, seed=seed)
     elif embedding == 'random': v = random_vectors(train, dim, min_count, seed)
     elif isinstance(embedding, Vectors): v = embedding

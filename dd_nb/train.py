@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Stacked', 'cosine_rate', 'train_on', 'Judged', 'not_trained', 'evaluating', 'scored', 'accuracy', 'largest_share',
-           'features_of', 'Logits']
+           'features_of', 'Logits', 'Objective', 'as_objective']
 
 # %% ../nbs/06b_train.ipynb #33fa180d
-import weakref
+import re,weakref
 from contextlib import contextmanager
 from dataclasses import dataclass,replace
 
@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor,nn
 from torch.func import functional_call,vmap
 
+from .core import BadType,drawing
 from .data import Data
-from .guard import called,check_logits,differentiable,drawing,kernels
-from .unroll import State,_channels_last,check_width,_learns
-from .unroll import _twin,loss_fn,stack,unstack
+from .synthetic import Synthetic
+from .guard import called,check_logits,differentiable,kernels
+from .unroll import State,_channels_last,_learns,_twin,check_width,loss_fn,stack,trained,unstack
 
 # %% ../nbs/06b_train.ipynb #5ca7b151
 def _per_pass(
@@ -326,3 +327,61 @@ class Logits(nn.Module):
         if torch.is_tensor(out): return out
         raise TypeError(f'pick must be given for a network that returns a {type(out).__name__}: '
                         'a function that takes the logits out of it')
+
+# %% ../nbs/06b_train.ipynb #881030b2
+class Objective:
+    """What distillation makes small. A subclass writes `__call__(syn, state, batch)`, which returns a scalar
+    tensor; the rest says what is true of most."""
+    stacks = False           # whether `__call__` takes stacked networks; each class says so for itself
+    asks = 'test accuracy'   # what `results` reports, in words
+
+    def __call__(self, syn, state, batch) -> Tensor:
+        "The scalar for S, a network of the source, and a real batch (images, labels)."
+        raise NotImplementedError(f'{type(self).__name__} must say what it computes, by __call__')
+
+    def finished(self, syn:Synthetic) -> Synthetic:
+        "S as it is used and judged, where that is by another schedule than it is learned by."
+        return syn
+
+    def judge(self, syn:Synthetic, state:State, data:Data) -> float:
+        "How good S is, in [0, 1]; by default the test accuracy of a network that is trained on it."
+        return accuracy(trained(self.finished(syn), state), data)
+
+    def results(self, syn, source, data, n_nets) -> tuple|None:
+        "A score for each of some networks, and further facts; None: whatever `evaluate` says."
+        return None
+
+    def baselines(self, source, data, n_nets, seed) -> dict|None:
+        "What simple sets score, by name, where `results` is not accuracy; None: the usual ones."
+        return None
+
+    def explain(self, syn, state, batch) -> str:
+        "Where the computation stops being finite, in a few words; '' if it cannot tell."
+        return ''
+
+    def settings(self) -> str:
+        "What it was told, without what it has found out since: a run is known by it."
+        return re.sub(r' at 0x[0-9a-f]+', '', repr(self))
+
+    def state_dict(self) -> dict:
+        "What a run that is taken up again has to know of it."
+        return {}
+    def load_state_dict(self, d:dict): "Go on from there."
+
+# %% ../nbs/06b_train.ipynb #3773458d
+class _Function(Objective):
+    "A function of (syn, state, batch) as an objective, with those optional methods that it brings."
+    def __init__(self, f):
+        self.f = f
+        own = {k for k in vars(Objective) if not k.startswith('_')} & {*dir(f)}
+        for k in own - {'stacks'}: setattr(self, k, getattr(f, k))
+    def __call__(self, syn, state, batch): return self.f(syn, state, batch)
+    def __repr__(self): return repr(self.f)
+
+def as_objective(
+    f,   # an `Objective`, or a function of (syn, state, batch)
+) -> Objective:
+    "An objective as it is, a function as an objective. Raises BadType for what cannot be called."
+    if isinstance(f, Objective): return f
+    if not callable(f): raise BadType('objective', f, 'be a function of (syn, state, batch)')
+    return _Function(f)

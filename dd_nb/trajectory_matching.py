@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .data import Data,Siamese,progress_bar
-from .guard import as_real,placed
-from .inits import RandomInit,_side_by_side,known_net,made_otherwise,network_digest
-from .synthetic import Synthetic,_check_count,read_tensors,write_tensors
+from .core import check_count,in_threads,progress_bar
+from .data import Data,Siamese
 from .networks import _spec_of
-from .train import not_trained,train_on
+from .synthetic import Synthetic,read_tensors,write_tensors
+from .guard import as_real,placed
 from .unroll import State,functional,unroll
+from .train import not_trained,train_on
+from .inits import RandomInit,known_net,made_otherwise,network_digest
 
 # %% ../nbs/14_trajectory_matching.ipynb #d54e13d0
 def _file(folder, i): return Path(folder)/f'expert-{i:04}.safetensors'
@@ -62,7 +63,7 @@ def record_experts(
     """Train experts and keep where they have been. Cut off, it goes on where it was. Raises ValueError for
     a folder of others, by training, data or network, and for networks with buffers that training changes;
     warns of experts that ended in NaN or infinity."""
-    for k,v in dict(n=n, records=records, every=every, batch_size=batch_size).items(): _check_count(k, v)
+    for k,v in dict(n=n, records=records, every=every, batch_size=batch_size).items(): check_count(k, v)
     if not 0 < lr < math.inf or not 0 <= momentum < 1:
         raise ValueError(f'lr must be a positive number and momentum in [0, 1), got {lr!r} and {momentum!r}')
     folder = Path(folder)
@@ -90,7 +91,7 @@ def record_experts(
             head = dict(spec=_spec_of(net), recorded=how)
             write_tensors(_file(folder, i), tensors, head, 'network')
             bar.update(1)
-        _side_by_side(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())
+        in_threads(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())
     experts = Experts(folder, make_net, n)
     wrong = sum(not all(v[-1].isfinite().all() for v in t.values()) for t in experts.tracks)
     if wrong: warnings.warn(f'record_experts: {not_trained(wrong, 0, len(experts))}', stacklevel=2)
@@ -159,9 +160,9 @@ class TrajectoryMatch:
         augment:Siamese|None=None, # transformation of the student's batches
         strategy:str='auto',    # as in `unroll`
     ):
-        _check_count('span', span)
-        _check_count('max_start', max_start, 0)
-        _check_count('epochs', epochs)
+        check_count('span', span)
+        check_count('max_start', max_start, 0)
+        check_count('epochs', epochs)
         if max_start + span > experts.records:
             raise ValueError(f'max_start + span must be at most {experts.records}, the records of the '
                              f'experts, got {max_start} + {span}')

@@ -10,7 +10,6 @@ __all__ = ['SLOTS', 'STRATEGIES', 'PLACES', 'State', 'functional', 'real_dtype',
 # %% ../nbs/06_unroll.ipynb #f501ea88
 import copy,hashlib,io,math,numbers,os,pickle,threading,types,warnings,weakref
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict,dataclass,field,fields,replace
 from functools import cached_property
 
@@ -21,12 +20,12 @@ from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call,vmap
 
-from .batchnorm import norm_layers,norm_stats,set_mode
-from .data import _ticking
-from .guard import NOISE,called,check_door,check_kind,check_twice,copied,differentiable,drawing
-from .guard import dtype_for,kernels,known_layers,leaves_of,plain,readied
+from .core import NOISE,check_count,drawing,in_threads,ticking
 from .networks import _spec_of
-from .synthetic import Inner,Synthetic,_check_count
+from .synthetic import Inner,Synthetic
+from .batchnorm import norm_layers,norm_stats,set_mode
+from .guard import called,check_door,check_kind,check_twice,copied,differentiable,dtype_for,kernels
+from .guard import known_layers,leaves_of,plain,readied
 
 # %% ../nbs/06_unroll.ipynb #b089e8a9
 _STRUCTURES = OrderedDict()   # digest -> a structure, and the objects that must live for the digest to hold
@@ -484,7 +483,7 @@ def trained(
     z,(images,labels,lrs) = plan.tensors(state),(syn.images, syn.labels, syn.lrs)
     if steps > begin: _check_sound(plan, plan.batch(images, labels, lrs, 0)[0], syn)
     todo = range(begin, steps)
-    for t in _ticking(todo, 'train') if progress else todo:
+    for t in ticking(todo, 'train') if progress else todo:
         z = plan.step(z, t, *plan.batch(images, labels, lrs, t), create_graph)
         if not create_graph: z = _detached(z)
     return _ready(syn, plan.state(z, steps))
@@ -681,7 +680,7 @@ def _check_unroll(strategy, window, place, compile):
     "Raise ValueError for arguments of `unroll` that mean nothing, alone or together."
     if strategy not in STRATEGIES:
         raise ValueError(f'strategy must be one of {", ".join(STRATEGIES)}, got {strategy!r}')
-    if window is not None: _check_count('window', window)
+    if window is not None: check_count('window', window)
     if place not in PLACES: raise ValueError(f'place must be one of {", ".join(PLACES)}, got {place!r}')
     if compile and strategy == 'graph':
         raise ValueError("strategy must be 'auto', 'recompute' or 'segments' with compile=True, got 'graph'")
@@ -868,7 +867,7 @@ class Unroll:
         chunk:int|None=128,      # real examples at a time; None: all at once
     ):
         _check_unroll(strategy, window, place, compile)
-        if chunk is not None: _check_count('chunk', chunk)
+        if chunk is not None: check_count('chunk', chunk)
         self.strategy,self.window,self.place,self.compile,self.augment = strategy,window,place,compile,augment
         self.memory,self.offload,self.chunk,self.pick,self.picks = memory,offload,chunk,None,{}
 
@@ -1019,7 +1018,7 @@ def check_gradient(
     if syn.bn not in ('tracked', 'batch'):
         raise ValueError("bn must be 'tracked' or 'batch' to be compared with an ordinary training, "
                          f'got {syn.bn!r}')
-    _check_count('directions', directions)
+    check_count('directions', directions)
     f64,steps = torch.float64,min(syn.n_steps, 10) if steps is None else steps
     if not 1 <= steps <= syn.n_steps:
         raise ValueError(f'steps must be in 1..{syn.n_steps}, the inner steps of the set, got {steps!r}')
@@ -1089,19 +1088,6 @@ def unstack(
         return replace(state, params=params, buffers=buffers, opt=opt, nets=None)
     return [one(i) for i in range(state.nets)]
 
-_POOLS = {}   # number of threads -> pool, kept for the life of the process
-
-def _side_by_side(f, items, workers):
-    "`[f(i) for i in items]`, `workers` at a time, each in a thread that computes on one core."
-    if workers <= 1 or len(items) == 1: return [f(i) for i in items]
-    if workers not in _POOLS: _POOLS[workers] = ThreadPoolExecutor(workers, 'dd_nb')
-    def g(i):
-        torch.set_num_threads(1)   # OpenMP asks every thread for itself
-        return f(i)
-    before = torch.get_num_threads()
-    try: return list(_POOLS[workers].map(g, items))
-    finally: torch.set_num_threads(before)
-
 # %% ../nbs/06_unroll.ipynb #c626acb7
 def hypergradients(
     objective,                # function of (syn, state, batch) to a scalar
@@ -1135,7 +1121,7 @@ def hypergradients(
         return loss.item(),torch.autograd.grad(loss, ps, allow_unused=True)
     workers = torch.get_num_threads() if workers is None else workers
     workers = 1 if syn.images.is_cuda else min(workers, len(states))
-    got = _side_by_side(one, list(zip(states, batches)), workers)
+    got = in_threads(one, list(zip(states, batches)), workers)
     def mean(gs):
         gs = [g for g in gs if g is not None]
         return sum(gs[1:], gs[0])/len(got) if gs else None

@@ -13,16 +13,17 @@ from functools import lru_cache
 
 import torch
 
-from .data import Data,_ticking
-from .distill import History,StopDistill,distill
-from .evaluate import check_fits,stored_source
-from .inits import judges
-from .synthetic import Synthetic,_as_png,_check_count
+from .core import as_png,check_count,ticking
+from .data import Data
+from .synthetic import Synthetic
 from .unroll import State,trained
+from .inits import judges
+from .evaluate import check_fits,stored_source
+from .distill import History,StopDistill,distill
 from .zoo import list_zoo,load_zoo
 
 # %% ../nbs/21_widgets.ipynb #b74e9349
-def _drawn(fig): return _as_png(fig, 90)
+def _drawn(fig): return as_png(fig, 90)
 
 class Explorer:
     "A box of widgets, with a picture for where widgets cannot run."
@@ -126,7 +127,7 @@ def class_accuracies(
     check_fits(syn, data)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)
-    return [_per_class(trained(syn, state, steps=t), data) for t in _ticking(range(syn.n_steps + 1), 'train')]
+    return [_per_class(trained(syn, state, steps=t), data) for t in ticking(range(syn.n_steps + 1), 'train')]
 
 def draw_training(
     syn:Synthetic,     # a set
@@ -229,7 +230,7 @@ class LiveDistill(Explorer):
         **kwargs,        # further arguments of `distill`
     ):
         import ipywidgets as w
-        _check_count('iters', iters)
+        check_count('iters', iters)
         check_fits(syn, data)
         self.syn = syn
         self.history = self.error = self.thread = None

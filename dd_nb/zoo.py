@@ -15,20 +15,21 @@ from pathlib import Path
 import torch
 
 from . import soft_labels,text   # noqa: F401 - they give S soft labels, and `load_data` sentences
-from .adaptation import full_target
-from .coresets import started
-from .data import _ticking,load_data,split_validation,standard_augment
-from .distill import distill
-from .distribution_matching import DistributionMatch
-from .evaluate import Score,accuracy,evaluate,tune_lr
-from .gradient_matching import GradientMatch
-from .inits import AgingPool,FixedInit,PretrainedPool,RandomInit,Ranks,judges,pretrain
-from .kernel import FeatureRidge,KernelRidge
+from .core import check_count,ticking
+from .data import load_data,split_validation,standard_augment
 from .networks import make_net
-from .poisoning import Poison
-from .synthetic import Synthetic,_check_count
-from .trajectory_matching import TrajectoryMatch,record_experts
+from .synthetic import Synthetic
 from .unroll import Unroll
+from .inits import AgingPool,FixedInit,PretrainedPool,RandomInit,Ranks,judges,pretrain
+from .adaptation import full_target
+from .poisoning import Poison
+from .kernel import FeatureRidge,KernelRidge
+from .gradient_matching import GradientMatch
+from .trajectory_matching import TrajectoryMatch,record_experts
+from .distribution_matching import DistributionMatch
+from .coresets import started
+from .evaluate import Score,accuracy,evaluate,tune_lr
+from .distill import distill
 
 # %% ../nbs/19_zoo.ipynb #5b82d947
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _net_fn(recipe, data):
 def _with_pool(recipe, n):
     "The recipe with another number of pre-trained networks."
     if n is None: return recipe
-    _check_count('poolsize', n, 3)
+    check_count('poolsize', n, 3)
     if not recipe.pool:
         raise ValueError(f'poolsize must be left out for {recipe.name!r}, '
                          f'which asks for no pre-trained networks, got {n}')
@@ -240,7 +241,7 @@ def family_recipe(
     validation data, at one and ten images a class. Raises ValueError for another method."""
     if method not in _FAMILIES:
         raise ValueError(f'method must be one of {", ".join(_FAMILIES)}, got {method!r}')
-    _check_count('ipc', ipc)
+    check_count('ipc', ipc)
     own,many = _FAMILIES[method]
     width = 32 if data in ('digits', 'mnist', 'fashion_mnist', 'usps') else 128
     name = data.replace('_', '-')
@@ -455,7 +456,7 @@ def baselines(
     real = tuned('real')
     out[real_ones] = score(real)
     sets = [start('real', seed*many + i).changed(lr=real.lrs.detach()[0].item()) for i in range(many)]
-    best = max(_ticking(sets, 'random sets', 'set'), key=chosen)
+    best = max(ticking(sets, 'random sets', 'set'), key=chosen)
     out |= {f'best of {many} random sets': score(best), 'class means': score(tuned('means'))}
     # for one a class the centres are the class means
     centres = tuned('kmeans') if len(real) > data.n_classes else None

@@ -7,15 +7,15 @@ from dd_nb.data import load_data
 @pytest.fixture
 def bars(monkeypatch):
     "Every progress bar that is made: [description, total, how far it came], whether it is shown or not."
-    from dd_nb import data
-    made, real = [], data.progress_bar
+    from dd_nb import core
+    made, real = [], core.progress_bar
     def bar(total, desc, unit='step', initial=0, show=True, delay=0.):
         b, mine = real(total, desc, unit, initial, False, delay), [desc, total, 0]
         def update(n=1): mine[2] += n
         b.update = update
         if show: made.append(mine)
         return b
-    monkeypatch.setattr(data, 'progress_bar', bar)
+    monkeypatch.setattr(core, 'progress_bar', bar)
     return made
 
 
@@ -56,13 +56,13 @@ def test_what_may_take_long_says_how_far_it_is(bars, tmp_path):
 
 
 def test_bars_wait_and_keep_silent_where_nobody_looks(monkeypatch, capsys):
-    from dd_nb.data import _ticking, no_progress, progress_bar
+    from dd_nb.core import ticking,no_progress,progress_bar
     for k in ('CI', 'TQDM_DISABLE'): monkeypatch.delenv(k, raising=False)
     def shown(**kw):
         with progress_bar(3, 'work', **kw) as bar: bar.update(3)
         return 'work' in capsys.readouterr().err
     assert shown() and not shown(show=False) and not shown(delay=60)
-    assert list(_ticking('abc', 'work')) == ['a', 'b', 'c'] and not capsys.readouterr().err   # it took no two seconds
+    assert list(ticking('abc', 'work')) == ['a', 'b', 'c'] and not capsys.readouterr().err   # it took no two seconds
     with no_progress():
         assert not shown()
         with no_progress(): pass
