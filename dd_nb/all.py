@@ -7,9 +7,13 @@ from .networks import *
 from .synthetic import *
 from .files import *
 from .batchnorm import *
+from .rules import *
+from .structure import *
 from .guard import *
-from .unroll import *
+from .speed import *
 from .train import *
+from .unroll import *
+from .gradcheck import *
 from .inits import *
 from .linear import *
 from .adaptation import *

@@ -37,7 +37,10 @@ from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
-from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
+from .unroll import Unroll,free_memory,hypergradients,unroll
+from .structure import functional
+from .rules import loss_fn
+from .speed import real_loss
 from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
     recipe_objective,recipe_source,recipe_start,reproduce)
 
@@ -568,7 +571,7 @@ def _memory(task, Ts, names, limits, timeout, tick, threads, lean=()):
                 tick(f'memory: {k}, T={T}')
                 need = _line(points, T) if points else 0
                 over = T > limits.get(k, math.inf)
-                if over or need > .85*_free_memory(torch.device('cpu')):
+                if over or need > .85*free_memory(torch.device('cpu')):
                     if points:
                         why = 'beyond the limit' if over else 'too little free memory'
                         rows[k][str(T)] = dict(bytes=need, extrapolated=why)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOISE', 'Given', 'shown', 'BadArgument', 'BadType', 'renaming', 'is_whole', 'is_number', 'check_count',
            'check_number', 'check_choice', 'check_type', 'first_line', 'remark', 'progress_bar', 'no_progress',
-           'ticking', 'tally', 'as_png', 'in_threads', 'in_range', 'seeded', 'drawing']
+           'ticking', 'tally', 'as_png', 'in_threads', 'in_range', 'seeded', 'drawing', 'generators']
 
 # %% ../nbs/00a_core.ipynb #7e55d749
 import io,numbers,operator,os,sys,threading,warnings
@@ -254,3 +254,7 @@ def drawing(
         torch.default_generator.manual_seed(in_range(seed))
         if cuda: torch.cuda.manual_seed_all(in_range(seed))
         yield
+
+def generators() -> list:
+    "Where torch's random generators stand: what has drawn from them has moved them."
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]

@@ -14,8 +14,8 @@ from torch import nn
 from .core import tally
 from .data import Data
 from .synthetic import Synthetic,_from_data,too_few
-from .guard import placed
-from .train import features_of,train_on
+from .structure import features_of,placed
+from .train import train_on
 
 # %% ../nbs/18_coresets.ipynb #03acf989
 def feature_net(

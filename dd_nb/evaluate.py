@@ -26,10 +26,11 @@ from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
 from .synthetic import Synthetic
-from .train import Stacked,largest_share,not_trained,scored,train_on
+from .train import Stacked,largest_share,not_trained,scored,train_on,trained
 from .train import accuracy   # noqa: F401 - users look for it here, too
-from .guard import check_logits
-from .unroll import check_width,can_stack,loss_fn,stack,trained,unstack
+from .guard import check_logits,check_width
+from .structure import can_stack,stack,unstack
+from .rules import loss_fn
 
 # %% ../nbs/17_evaluate.ipynb #bad4d395
 def interval(
@@ -445,7 +446,7 @@ def _accuracies(jobs, data, protocol, augment, workers, tell):
     labels, seed). `tell` hears of every epoch and every accuracy."""
     with torch.no_grad(): have = check_logits(jobs[0][0](jobs[0][1][:2]), len(jobs[0][1][:2]))
     check_width(have, data.n_classes, jobs[0][2].dim() == 2)
-    if data.device.type != 'cpu' and can_stack(jobs[0][0].net):
+    if data.device.type != 'cpu' and jobs[0][0].net.stackable:
         out = []
         for _,mine in groupby(jobs, key=lambda j: id(j[1])):   # set by set
             states,xs,ys,seeds = zip(*mine)

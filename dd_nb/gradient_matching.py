@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from .data import Siamese
-from .batchnorm import norm_stats
-from .guard import as_real
-from .unroll import loss_fn
+from .rules import loss_fn
+from .structure import as_real
 
 # %% ../nbs/13_gradient_matching.ipynb #8b394b84
 DISTANCES = 'cosine','mse'
@@ -77,7 +76,7 @@ class GradientMatch:
 
     def __call__(self, syn, state, batch):
         y_s,(x,y) = _hard(syn),batch
-        if norm_stats(state.net): state = state.calibrated(x)
+        if state.net.norm: state = state.calibrated(x)
         w = {k: v.detach().requires_grad_() for k,v in state.params.items()}
         state,ps,same = replace(state, params=w),list(w.values()),_transformation(self.augment, state)
         def gradient(x, c, create_graph=False):

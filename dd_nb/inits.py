@@ -20,9 +20,8 @@ from torch.nn.parameter import is_lazy
 from .core import check_count,drawing,in_threads,progress_bar
 from .networks import _spec_of,make_net
 from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
-from .guard import placed
-from .unroll import State,functional,real_dtype,train_step
-from .train import Judged,not_trained,scored,train_on
+from .structure import State,functional,placed,real_dtype
+from .train import Judged,not_trained,scored,train_on,train_step
 
 # %% ../nbs/05_random_init.ipynb #f9cce497
 class Source:
@@ -112,7 +111,7 @@ class FixedInit(Source):
         return dict(spec=self.spec, params={k: v.detach().cpu() for k,v in self.state.params.items()},
                     buffers={k: v.detach().cpu() for k,v in self.state.buffers.items()})
 
-    def __repr__(self): return f'FixedInit({(self.spec or {}).get("name", type(self.state.net).__name__)})'
+    def __repr__(self): return f'FixedInit({(self.spec or {}).get("name", self.state.net.name)})'
 
 # %% ../nbs/05_random_init.ipynb #9f6197b1
 def known_net(

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .synthetic import Synthetic
-from .unroll import State
-from .train import features_of
+from .structure import State,features_of
 
 # %% ../nbs/12_kernel.ipynb #798ca5d5
 def ridge(

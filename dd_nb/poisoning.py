@@ -17,7 +17,10 @@ from fastcore.basics import patch
 from .core import check_count,ticking
 from .data import Data,split_validation
 from .synthetic import Synthetic
-from .unroll import State,Unroll,functional,loss_fn,trained
+from .rules import loss_fn
+from .structure import State,functional
+from .train import trained
+from .unroll import Unroll
 from .inits import judges
 
 # %% ../nbs/09_poisoning.ipynb #210258c4

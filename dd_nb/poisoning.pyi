@@ -3,7 +3,8 @@ from typing import Any
 from dataclasses import dataclass
 from .data import Data
 from .synthetic import Synthetic
-from .unroll import State, Unroll
+from .structure import State
+from .unroll import Unroll
 __all__ = ['FLIPPED', 'Rates', 'rates', 'Poison', 'Attack', 'attack', 'flipped', 'tuned_attack', 'tuned_flips', 'recovery', 'cautious', 'usual_norm', 'surprise', 'distance', 'separation', 'defences', 'plot_defences']
 @dataclass(frozen=True)
 class Rates:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .core import check_count,seeded
 from .data import Data
 from .synthetic import Synthetic
-from .unroll import State
+from .structure import State
 
 # %% ../nbs/10_soft_labels.ipynb #c63d70c3
 LABEL_STARTS = 'hard','smoothed','random','confusion'

@@ -18,9 +18,9 @@ from .core import check_count,in_threads,progress_bar
 from .data import Data,Siamese
 from .networks import _spec_of
 from .synthetic import Synthetic,read_tensors,write_tensors
-from .guard import as_real,placed
-from .unroll import State,functional,unroll
+from .structure import State,as_real,functional,placed
 from .train import not_trained,train_on
+from .unroll import unroll
 from .inits import RandomInit,known_net,made_otherwise,network_digest
 
 # %% ../nbs/14_trajectory_matching.ipynb #d54e13d0

@@ -16,7 +16,8 @@ import torch
 from .core import as_png,check_count,ticking
 from .data import Data
 from .synthetic import Synthetic
-from .unroll import State,trained
+from .structure import State
+from .train import trained
 from .inits import judges
 from .evaluate import check_fits,stored_source
 from .distill import History,StopDistill,distill

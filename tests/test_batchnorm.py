@@ -14,7 +14,10 @@ from dd_nb.evaluate import evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import BN_POLICIES, Synthetic
-from dd_nb.unroll import Unroll, functional, hypergradients, loss_fn, trained, unroll
+from dd_nb.unroll import Unroll,hypergradients,unroll
+from dd_nb.structure import functional
+from dd_nb.rules import loss_fn
+from dd_nb.train import trained
 
 f64 = torch.float64
 
@@ -158,7 +161,8 @@ import torch
 from dd_nb.bench import peak_memory
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll, functional
+from dd_nb.unroll import Unroll
+from dd_nb.structure import functional
 torch.set_num_threads(1)
 norm, strategy, T = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def once(T):

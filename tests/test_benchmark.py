@@ -15,7 +15,7 @@ from dd_nb.evaluate import (ARCHS, LOSSES, LRS, PROTOCOLS, Protocol, Score, _at_
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet, make_net
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import functional
+from dd_nb.structure import functional
 
 SHORT = Protocol(epochs=6)
 NET = dict(name='ConvNet', width=4, depth=2)

@@ -14,7 +14,8 @@ from dd_nb.evaluate import accuracy, evaluate
 from dd_nb.inits import AgingPool, FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll, trained
+from dd_nb.unroll import Unroll
+from dd_nb.train import trained
 
 
 @pytest.fixture(scope='module')

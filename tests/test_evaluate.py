@@ -8,7 +8,8 @@ from dd_nb.evaluate import Score, accuracy, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import LeNet, Logistic
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import stack, trained, unstack
+from dd_nb.structure import stack,unstack
+from dd_nb.train import trained
 
 
 @pytest.fixture(scope='module')

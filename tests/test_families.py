@@ -23,7 +23,9 @@ from dd_nb.kernel import FeatureRidge, KernelRidge, centred, embed, fc_kernel, r
 from dd_nb.networks import MLP, ConvNet
 from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
 from dd_nb.trajectory_matching import Experts, TrajectoryMatch, parameter_distance, record_experts
-from dd_nb.unroll import functional, loss_fn, trained
+from dd_nb.structure import functional
+from dd_nb.rules import loss_fn
+from dd_nb.train import trained
 from dd_nb.zoo import OBJECTIVES, RECIPES, baselines, family_recipe, get_recipe, reproduce
 
 

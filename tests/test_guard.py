@@ -12,11 +12,16 @@ from torch.nn.utils import parametrizations, prune
 
 from dd_nb.data import data_from_tensors
 from dd_nb.distill import StopDistill, distill
-from dd_nb.guard import copied, leaves_of, readied
+from dd_nb.structure import copied,readied
+from dd_nb.guard import leaves_of
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.poisoning import Poison
 from dd_nb.synthetic import Inner, Synthetic
-from dd_nb.unroll import STRATEGIES, Unroll, check_gradient, functional, hypergradients, real_loss, train_step, trained, unroll
+from dd_nb.unroll import STRATEGIES,Unroll,hypergradients,unroll
+from dd_nb.gradcheck import check_gradient
+from dd_nb.structure import functional
+from dd_nb.speed import real_loss
+from dd_nb.train import train_step,trained
 
 f64 = torch.float64
 strategies = pytest.mark.parametrize('strategy', STRATEGIES[1:])

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import check_gradient
+from dd_nb.gradcheck import check_gradient
 
 
 class Net(nn.Module):

@@ -18,7 +18,10 @@ from dd_nb.evaluate import Protocol, accuracy, benchmark, evaluate, stored_sourc
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
 from dd_nb.synthetic import Synthetic, as_inner
-from dd_nb.unroll import _GRAPH_BYTES, Unroll, functional, hypergradients, loss_fn, pick_strategy, train_step, trained, unroll
+from dd_nb.unroll import _GRAPH_BYTES,Unroll,hypergradients,pick_strategy,unroll
+from dd_nb.structure import functional
+from dd_nb.rules import loss_fn
+from dd_nb.train import train_step,trained
 
 f64 = torch.float64
 

@@ -8,7 +8,9 @@ from dd_nb.inits import FixedInit, PretrainedPool, pretrain
 from dd_nb.networks import MLP
 from dd_nb.poisoning import Attack, Poison, Rates, attack, cautious, distance, flipped, rates, recovery, separation, surprise, tuned_attack, usual_norm
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll, real_loss, trained, unroll
+from dd_nb.unroll import Unroll,unroll
+from dd_nb.speed import real_loss
+from dd_nb.train import trained
 
 
 def blobs(seed=0, n=90):

@@ -29,7 +29,7 @@ def test_what_may_take_long_says_how_far_it_is(bars, tmp_path):
     from dd_nb.poisoning import attack, tuned_flips
     from dd_nb.synthetic import Synthetic
     from dd_nb.widgets import class_accuracies
-    from dd_nb.unroll import functional
+    from dd_nb.structure import functional
     d = load_data('digits', size=8)
     def net(seed=None): return MLP(d.shape, d.n_classes, hidden=(8,), seed=seed)
     def said(f):

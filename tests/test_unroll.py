@@ -12,8 +12,11 @@ from torch import nn
 
 from dd_nb.networks import MLP, ConvNet, LeNet
 from dd_nb.synthetic import Inner, Synthetic
-from dd_nb.unroll import (Unroll, adjoint_norms, functional, hypergradients, loss_fn, pick_strategy, real_loss, stack, train_step, trained,
-                          unroll)
+from dd_nb.unroll import Unroll,adjoint_norms,hypergradients,pick_strategy,unroll
+from dd_nb.structure import functional,stack
+from dd_nb.rules import loss_fn
+from dd_nb.speed import real_loss
+from dd_nb.train import train_step,trained
 
 f64 = torch.float64
 INNERS = [Inner('sgd'), Inner('sgd', weight_decay=.1), Inner('momentum'), Inner('momentum', nesterov=True, weight_decay=.01),

@@ -11,7 +11,7 @@ from dd_nb.distill import History, distill
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import trained
+from dd_nb.train import trained
 from dd_nb.widgets import Explorer, LiveDistill, class_accuracies, draw_run, draw_training, draw_zoo, explore_run, explore_training, explore_zoo
 from dd_nb.zoo import list_zoo
 

@@ -15,7 +15,10 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import STRATEGIES, Unroll, check_gradient, functional, loss_fn, unroll
+from dd_nb.unroll import STRATEGIES,Unroll,unroll
+from dd_nb.gradcheck import check_gradient
+from dd_nb.structure import functional
+from dd_nb.rules import loss_fn
 
 f64 = torch.float64
 SMOOTH = [nn.Tanh, nn.Softplus, nn.GELU, nn.SiLU, nn.Sigmoid, nn.ELU, nn.Softsign, nn.Mish]

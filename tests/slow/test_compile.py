@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from test_unroll import INNERS, problem, rel, test_compiled_steps_give_the_same_gradient  # noqa: E402
 
 import dd_nb.unroll as unroll_room  # noqa: E402
-from dd_nb.unroll import Unroll, functional  # noqa: E402
+from dd_nb.unroll import Unroll   # noqa: E402
+from dd_nb.structure import functional   # noqa: E402
 
 
 @pytest.mark.parametrize('inner', INNERS[1:], ids=str)
