@@ -110,6 +110,17 @@ def _in_double(net, syn, batch, seed, g):
         batch = x + .3*_normal(x.shape, g),syn.labels.detach().flatten(0, 1)
     return net,state,syn,(batch[0].cpu().double(), batch[1].cpu())
 
+# %% ../nbs/06f_gradcheck.ipynb #3fc144bb
+def _check_request(syn, steps, directions):
+    "The number of inner steps, after a look at the arguments."
+    if syn.bn not in ('tracked', 'batch'):
+        raise BadArgument('bn', syn.bn, "be 'tracked' or 'batch' to be compared with an ordinary training")
+    check_count('directions', directions)
+    steps = min(syn.n_steps, 10) if steps is None else steps
+    if not 1 <= steps <= syn.n_steps:
+        raise BadArgument('steps', steps, f'be in 1..{syn.n_steps}, the inner steps of the set')
+    return steps
+
 # %% ../nbs/06f_gradcheck.ipynb #b0dfddf8
 def check_gradient(
     net:nn.Module,             # a network of your own, which takes examples of S; not changed
@@ -138,14 +149,3 @@ def check_gradient(
     point = syn.images.detach()
     with torch.random.fork_rng(devices=[]): fd,noise = zip(*(_slope(outer, point, v) for v in dirs))
     return GradientCheck(fd, noise, slopes)
-
-# %% ../nbs/06f_gradcheck.ipynb #3fc144bb
-def _check_request(syn, steps, directions):
-    "The number of inner steps, after a look at the arguments."
-    if syn.bn not in ('tracked', 'batch'):
-        raise BadArgument('bn', syn.bn, "be 'tracked' or 'batch' to be compared with an ordinary training")
-    check_count('directions', directions)
-    steps = min(syn.n_steps, 10) if steps is None else steps
-    if not 1 <= steps <= syn.n_steps:
-        raise BadArgument('steps', steps, f'be in 1..{syn.n_steps}, the inner steps of the set')
-    return steps

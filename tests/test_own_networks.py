@@ -18,8 +18,8 @@ from dd_nb.evaluate import Protocol, accuracy, benchmark, evaluate, stored_sourc
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
 from dd_nb.synthetic import Synthetic, as_inner
-from dd_nb.unroll import _GRAPH_BYTES,Unroll,hypergradients,pick_strategy,unroll
-from dd_nb.structure import functional
+from dd_nb.unroll import Unroll,hypergradients,pick_strategy,unroll
+from dd_nb.structure import Net,functional
 from dd_nb.rules import loss_fn
 from dd_nb.train import train_step,trained
 
@@ -259,6 +259,7 @@ def test_auto_picks_for_each_set_by_its_memory(data):
 
 def test_nothing_is_kept_of_networks_that_have_gone(data):
     import gc
+    def structures(): return sum(isinstance(o, Net) for o in gc.get_objects())
     syn, batch = real(data), data.batch(20, torch.Generator())
     def draw():
         net = Two(lambda x: torch.tanh(x))   # a closure: such networks share nothing
@@ -267,14 +268,14 @@ def test_nothing_is_kept_of_networks_that_have_gone(data):
     for s in RandomInit(draw, 0).draw(5): unroll(syn, s, lambda t: loss_fn(t(batch[0]), batch[1]))
     del s
     gc.collect()
-    alive = len(_GRAPH_BYTES)
+    alive = structures()
     for s in RandomInit(draw, 1).draw(20): unroll(syn, s, lambda t: loss_fn(t(batch[0]), batch[1]))
     del s
     gc.collect()
-    assert len(_GRAPH_BYTES) <= alive + 1
+    assert structures() <= alive + 1
     state = functional(Two())
     for _ in range(40): pick_strategy(syn, state, augment=lambda x: x)
-    assert len(_GRAPH_BYTES[state.net]) <= 16
+    assert len(state.net.found) <= 16
 
 
 def test_stopping_at_a_validation(data, tmp_path):

@@ -218,7 +218,7 @@ def test_fused_kernels_are_off_while_such_a_network_is_called_and_on_again_after
     s = functional(Look())
     s(torch.zeros(1, 2))
     assert seen == [False] and fused() == before
-    with pytest.raises(RuntimeError), kernels(s.net): raise RuntimeError
+    with pytest.raises(RuntimeError), kernels(s.net.module): raise RuntimeError
     assert fused() == before
     with kernels(nn.Linear(2, 2)): assert fused() == before   # a layer of torch's needs no care
     with kernels(nn.MultiheadAttention(4, 2)): assert not fused()
