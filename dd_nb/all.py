@@ -8,10 +8,13 @@ from .synthetic import *
 from .files import *
 from .batchnorm import *
 from .rules import *
+from .layers import *
 from .structure import *
+from .penultimate import *
 from .guard import *
 from .speed import *
 from .train import *
+from .choice import *
 from .unroll import *
 from .gradcheck import *
 from .inits import *

@@ -37,10 +37,11 @@ from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,write_atomic
-from .unroll import Unroll,free_memory,hypergradients,unroll
+from .unroll import Unroll,unroll
+from .choice import free_memory
+from .speed import hypergradients,real_loss
 from .structure import functional
 from .rules import loss_fn
-from .speed import real_loss
 from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
     recipe_objective,recipe_source,recipe_start,reproduce)
 

@@ -14,7 +14,8 @@ from torch import nn
 from .core import tally
 from .data import Data
 from .synthetic import Synthetic,_from_data,too_few
-from .structure import features_of,placed
+from .layers import placed
+from .penultimate import features_of
 from .train import train_on
 
 # %% ../nbs/18_coresets.ipynb #03acf989

@@ -16,8 +16,9 @@ import torch
 from .core import as_png,check_count,progress_bar,seeded
 from .data import Data,split_validation
 from .synthetic import Synthetic,inv_softplus,read_tensors,write_atomic,write_tensors
+from .speed import hypergradients
 from .train import trained
-from .unroll import Unroll,hypergradients
+from .unroll import Unroll
 from .inits import Ranks,judges
 from .evaluate import accuracy,check_fits
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .data import Siamese
 from .rules import loss_fn
-from .structure import as_real
+from .layers import as_real
 
 # %% ../nbs/13_gradient_matching.ipynb #8b394b84
 DISTANCES = 'cosine','mse'

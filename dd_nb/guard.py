@@ -17,7 +17,7 @@ from torch import Tensor,nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .core import BadArgument,Given,drawing,first_line,generators,remark
-from .structure import called,copied,differentiable,dtype_for,known_layers
+from .layers import called,copied,differentiable,dtype_for,known_layers
 
 # %% ../nbs/06c_guard.ipynb #8a1fdcd2
 class _Writes(TorchDispatchMode):

@@ -20,7 +20,8 @@ from torch.nn.parameter import is_lazy
 from .core import check_count,drawing,in_threads,progress_bar
 from .networks import _spec_of,make_net
 from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
-from .structure import State,functional,placed,real_dtype
+from .layers import placed
+from .structure import State,functional,real_dtype
 from .train import Judged,not_trained,scored,train_on,train_step
 
 # %% ../nbs/05_random_init.ipynb #f9cce497

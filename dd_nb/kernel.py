@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .synthetic import Synthetic
-from .structure import State,features_of
+from .structure import State
+from .penultimate import features_of
 
 # %% ../nbs/12_kernel.ipynb #798ca5d5
 def ridge(

@@ -21,7 +21,9 @@ from .data import Data
 from .synthetic import Inner,Synthetic
 from .batchnorm import norm_stats
 from .rules import Rule,check_precision,loss_fn,rule_of
-from .structure import State,called,cloned,evaluating,functional,real_dtype,stack,switched,unstack
+from .layers import called,switched
+from .structure import State,cloned,functional,real_dtype,stack,unstack
+from .penultimate import evaluating
 from .guard import check_door,check_logits,check_twice,check_width
 from .speed import channels_last,compiled
 

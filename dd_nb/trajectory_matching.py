@@ -18,7 +18,8 @@ from .core import check_count,in_threads,progress_bar
 from .data import Data,Siamese
 from .networks import _spec_of
 from .synthetic import Synthetic,read_tensors,write_tensors
-from .structure import State,as_real,functional,placed
+from .layers import as_real,placed
+from .structure import State,functional
 from .train import not_trained,train_on
 from .unroll import unroll
 from .inits import RandomInit,known_net,made_otherwise,network_digest

@@ -14,7 +14,8 @@ from dd_nb.evaluate import evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import BN_POLICIES, Synthetic
-from dd_nb.unroll import Unroll,hypergradients,unroll
+from dd_nb.unroll import Unroll,unroll
+from dd_nb.speed import hypergradients
 from dd_nb.structure import functional
 from dd_nb.rules import loss_fn
 from dd_nb.train import trained

@@ -18,7 +18,9 @@ from dd_nb.evaluate import Protocol, accuracy, benchmark, evaluate, stored_sourc
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
 from dd_nb.synthetic import Synthetic, as_inner
-from dd_nb.unroll import Unroll,hypergradients,pick_strategy,unroll
+from dd_nb.unroll import Unroll,unroll
+from dd_nb.speed import hypergradients
+from dd_nb.choice import pick_strategy
 from dd_nb.structure import Net,functional
 from dd_nb.rules import loss_fn
 from dd_nb.train import train_step,trained

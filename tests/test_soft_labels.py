@@ -10,7 +10,8 @@ from dd_nb.inits import FixedInit
 from dd_nb.networks import MLP
 from dd_nb.soft_labels import LABEL_STARTS, confusion, plot_labels
 from dd_nb.synthetic import LABEL_FORMS, Synthetic
-from dd_nb.unroll import Unroll,hypergradients
+from dd_nb.unroll import Unroll
+from dd_nb.speed import hypergradients
 from dd_nb.structure import functional
 
 

@@ -12,8 +12,9 @@ from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.text import CELLS, TEXTS, TextCNN, TextRNN, TextTransformer, data_from_texts, glove_vectors, load_text, ppmi_vectors, random_vectors, sentences, words
-from dd_nb.structure import kernels
-from dd_nb.unroll import Unroll,hypergradients
+from dd_nb.layers import kernels
+from dd_nb.unroll import Unroll
+from dd_nb.speed import hypergradients
 from dd_nb.structure import can_stack,functional
 from dd_nb.train import trained
 from dd_nb.zoo import nearest_neighbour

@@ -12,7 +12,9 @@ from torch import nn
 
 from dd_nb.networks import MLP, ConvNet, LeNet
 from dd_nb.synthetic import Inner, Synthetic
-from dd_nb.unroll import Unroll,adjoint_norms,hypergradients,pick_strategy,unroll
+from dd_nb.unroll import Unroll,adjoint_norms,unroll
+from dd_nb.speed import hypergradients
+from dd_nb.choice import pick_strategy
 from dd_nb.structure import functional,stack
 from dd_nb.rules import loss_fn
 from dd_nb.speed import real_loss

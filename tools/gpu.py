@@ -50,7 +50,8 @@ from dd_nb.soft_labels import confusion
 from dd_nb.synthetic import BN_POLICIES, Synthetic
 from dd_nb.text import data_from_texts
 from dd_nb.trajectory_matching import TrajectoryMatch, record_experts
-from dd_nb.unroll import STRATEGIES,Unroll,adjoint_norms,hypergradients
+from dd_nb.unroll import STRATEGIES,Unroll,adjoint_norms
+from dd_nb.speed import hypergradients
 from dd_nb.gradcheck import check_gradient
 from dd_nb.structure import functional,stack
 from dd_nb.speed import real_loss
