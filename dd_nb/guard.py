@@ -315,6 +315,7 @@ def _two_slopes(scalar, point, h, g):
     got = iter(torch.autograd.grad(s, want, allow_unused=True))
     return float(_inner([next(got) if v.requires_grad else None for v in vs], way)),difference
 
+# %% ../nbs/06c_guard.ipynb #18a4657a
 def _slopes_of(net, names, buffers, point, h, seed):
     """Such slopes of a random part of what a training step is made of, its gradient and its new buffers, or
     in eval mode of the logits."""
@@ -334,6 +335,7 @@ def _slopes_of(net, names, buffers, point, h, seed):
         return _inner(grads, part) + _inner(kept, [_random(v, rest) for v in kept])
     return _two_slopes(scalar, point, h, g)
 
+# %% ../nbs/06c_guard.ipynb #0d4ab62f
 def _remark_if_hidden(nets, params, buffers, x):
     "Warn if autograd's derivative of a training step, or of the logits, is not that of differences."
     # black pixels are ties, at which a maximum has no slope

@@ -8,7 +8,6 @@ __all__ = ['can_stack', 'State', 'cloned', 'functional', 'real_dtype', 'stack', 
 # %% ../nbs/06f_structure.ipynb #54f09d13
 import copy,hashlib,io,pickle,threading,types
 from dataclasses import dataclass,field,fields,replace
-from functools import cached_property
 
 import torch
 from fastcore.basics import patch
@@ -50,30 +49,6 @@ class Net:
         "A forward pass in this mode: the output and the new buffers."
         with switched(self.switches): return called(self.twin(mode), params, buffers, x)
 
-    @property
-    def name(self) -> str:
-        "The class of the network."
-        return type(self.module).__name__
-    @cached_property
-    def known(self) -> bool:
-        "Whether all layers are known, so that a forward pass writes into nothing but buffers."
-        return known_layers(self.module)
-    @cached_property
-    def switches(self) -> list:
-        "What has to be switched off while it is called."
-        return switches_of(self.module)
-    @cached_property
-    def learns(self) -> set:
-        "Names of the parameters that are trained; the others are frozen, and stay as they are."
-        return {k for k,p in self.module.named_parameters() if p.requires_grad}
-    @cached_property
-    def norm(self) -> dict:
-        "The layers that keep running statistics, by name."
-        return norm_layers(self.module)
-    @cached_property
-    def stackable(self) -> bool:
-        "Whether networks of this structure can be trained as one: vmap knows no recurrent layers."
-        return can_stack(self.module)
     def __repr__(self): return repr(self.module)
 
 # %% ../nbs/06f_structure.ipynb #33320c07
@@ -82,6 +57,38 @@ def can_stack(
 ) -> bool:
     "Whether networks of this structure can be trained as one: vmap knows no recurrent layers."
     return not any(isinstance(m, nn.RNNBase) for m in net.modules())
+
+# %% ../nbs/06f_structure.ipynb #26302243
+@patch(as_prop=True)
+def name(self:Net) -> str:
+    "The class of the network."
+    return type(self.module).__name__
+
+@patch(as_prop=True)
+def known(self:Net) -> bool:
+    "Whether all layers are known, so that a forward pass writes into nothing but buffers."
+    return self.once('known', lambda: known_layers(self.module))
+
+@patch(as_prop=True)
+def switches(self:Net) -> list:
+    "What has to be switched off while it is called."
+    return self.once('switches', lambda: switches_of(self.module))
+
+@patch(as_prop=True)
+def norm(self:Net) -> dict:
+    "The layers that keep running statistics, by name."
+    return self.once('norm', lambda: norm_layers(self.module))
+
+@patch(as_prop=True)
+def stackable(self:Net) -> bool:
+    "Whether networks of this structure can be trained as one."
+    return self.once('stackable', lambda: can_stack(self.module))
+
+@patch(as_prop=True)
+def learns(self:Net) -> set:
+    "Names of the parameters that are trained; the others are frozen, and stay as they are."
+    def find(): return {k for k,p in self.module.named_parameters() if p.requires_grad}
+    return self.once('learns', find)
 
 # %% ../nbs/06f_structure.ipynb #b2a42724
 _TORCHS = set(vars(nn.Module()))   # what every module has

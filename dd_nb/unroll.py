@@ -86,6 +86,7 @@ class _Shelf:
     def put(self, i, z): return [None if v is None else block[i].copy_(v) for block,v in zip(self.blocks, z)]
     def get(self, i, device): return [block[i].to(device) for block in self.blocks]
 
+# %% ../nbs/06_unroll.ipynb #c2d8c70f
 @dataclass
 class _Way:
     "Some steps of a training, forwards without a graph and backwards one rebuilt step at a time."
@@ -154,6 +155,7 @@ def backwards(self:_Way, schedule, asked, want_z, want):
     if self.trace is not None: self.trace[self.start] = lam
     return dx,dy,dlr,*lam,*extra
 
+# %% ../nbs/06_unroll.ipynb #6bf5c9d9
 class _Rebuild(torch.autograd.Function):
     "The way as one operation of autograd's: its outputs are the tensors of the states that are wanted."
     @staticmethod
@@ -341,25 +343,30 @@ class Unroll(Objective):
         return unroll(syn, state, terminal, strategy, self.window, self.place, None,
                       self.compile, self.augment, self.memory, self.offload)
 
-    @property
-    def pick(self) -> Pick|None:
-        "The strategy that 'auto' has settled on, and why."
-        return self.auto.pick
-    def state_dict(self) -> dict:
-        "What 'auto' has settled on: other strategies round otherwise."
-        return self.auto.state_dict()
-    def load_state_dict(self, d:dict):
-        "Go on with that strategy."
-        self.auto.load_state_dict(d)
+# %% ../nbs/06_unroll.ipynb #dda153b7
+@patch(as_prop=True)
+def pick(self:Unroll) -> Pick|None:
+    "The strategy that 'auto' has settled on, and why."
+    return self.auto.pick
+@patch
+def state_dict(self:Unroll) -> dict:
+    "What 'auto' has settled on: other strategies round otherwise."
+    return self.auto.state_dict()
+@patch
+def load_state_dict(self:Unroll, d:dict):
+    "Go on with that strategy."
+    self.auto.load_state_dict(d)
 
-    def settings(self) -> str:
-        "What was asked for."
-        given = dict(window=self.window, compile=self.compile or None, augment=self.augment,
-                     offload=self.offload or None)
-        opts = [f'{k}={v!r}' for k,v in given.items() if v is not None]
-        if self.window is not None: opts.insert(1, f'place={self.place!r}')
-        return f'Unroll({", ".join([repr(self.strategy), *opts])})'
-    def __repr__(self): return self.settings() + (f': {self.pick.strategy}' if self.pick else '')
+@patch
+def settings(self:Unroll) -> str:
+    "What was asked for."
+    given = dict(window=self.window, compile=self.compile or None, augment=self.augment,
+                 offload=self.offload or None)
+    opts = [f'{k}={v!r}' for k,v in given.items() if v is not None]
+    if self.window is not None: opts.insert(1, f'place={self.place!r}')
+    return f'Unroll({", ".join([repr(self.strategy), *opts])})'
+@patch
+def __repr__(self:Unroll): return self.settings() + (f': {self.pick.strategy}' if self.pick else '')
 
 # %% ../nbs/06_unroll.ipynb #ba8b6a50
 @patch
