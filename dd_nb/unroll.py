@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call,vmap
 
 from .core import NOISE,check_count,drawing,in_threads,ticking
-from .networks import _spec_of
+from .networks import spec_of
 from .synthetic import Inner,Synthetic
 from .batchnorm import norm_layers,norm_stats,set_mode
 from .guard import called,check_door,check_kind,check_twice,copied,differentiable,dtype_for,kernels
@@ -55,7 +55,7 @@ def _structure_key(net):
             else: which = hashlib.sha256(o.detach().cpu().numpy().tobytes()).hexdigest()
             return str(o.dtype),tuple(o.shape),which
     plain = copy.copy(net)
-    spec = 'spec' if _spec_of(net) else None   # how it was made does not matter
+    spec = 'spec' if spec_of(net) else None   # how it was made does not matter
     plain.__dict__ = {k: v for k,v in net.__dict__.items() if k != spec}
     buf = io.BytesIO()
     try: P(buf).dump(plain)
@@ -73,7 +73,7 @@ def _structure(net):
     for m in held: m.training = False
     key,kept = _structure_key(net)
     if held: net.training = True
-    if _spec_of(net): net.spec = type(net.spec)({**net.spec, 'seed': None})
+    if spec_of(net): net.spec = type(net.spec)({**net.spec, 'seed': None})
     readied(net)
     if key is None: return net
     net,_ = _STRUCTURES.setdefault(key, (net, kept))
