@@ -125,7 +125,7 @@ def test_shorter_and_clipped_steps(data, pool):
     assert torch.allclose(moved(cautious(syn, state, max_norm=norm/4)), whole/4, atol=1e-5) and torch.allclose(moved(cautious(syn, state, max_norm=2*norm)), whole, atol=1e-6)
     assert 0 < usual_norm(state, data) < norm
     with pytest.raises(ValueError, match="inner must be 'sgd'"): cautious(syn.changed(inner='adam'), state)
-    with pytest.raises(ValueError, match='max_norm positive'): cautious(syn, state, max_norm=0.)
+    with pytest.raises(ValueError, match='max_norm must be a positive number or None, got 0.0'): cautious(syn, state, max_norm=0.)
 
 
 def test_detection(data, pool):
