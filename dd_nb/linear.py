@@ -76,7 +76,8 @@ def _check_data(d, t=None):
         raise BadArgument('d', _shape(d), 'be a floating-point tensor of shape (N, D)')
     if t is not None and (not torch.is_tensor(t) or t.shape != d.shape[:1]):
         raise BadArgument('t', _shape(t), f'be a tensor of shape ({len(d)},)')
-    if not torch.isfinite(d).all() or not d.any(): raise BadArgument('d', Given(''), 'be finite and not all zero')
+    if not torch.isfinite(d).all() or not d.any():
+        raise BadArgument('d', Given(''), 'be finite and not all zero')
 
 # %% ../nbs/04_linear.ipynb #999f5707
 def construct(
@@ -245,7 +246,7 @@ def construct_known(
 
 # %% ../nbs/04_linear.ipynb #17bdebb9
 def _cloud(D, M, noise, condition, points, seed):
-    "Data, its minimiser and eigensystem, 300 starts around it, and M points with their targets and step size."
+    "Data, its minimiser and eigensystem, 300 starts around it, and M points with targets and step size."
     d,t = linear_problem(max(20, 2*D), D, condition=condition, noise=noise, seed=seed)
     best,(lam,V) = minimiser(d, t),_eigh(d.T@d/len(d))
     theta = best + torch.randn(300, D, generator=torch.Generator().manual_seed(seed), dtype=d.dtype)

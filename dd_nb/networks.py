@@ -21,7 +21,8 @@ from torchvision.models import get_model,list_models
 from torchvision.models.resnet import BasicBlock,ResNet
 from torchvision.models.vgg import cfgs as vgg_cfgs
 
-from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,check_type,drawing,is_whole
+from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,check_type,drawing
+from .core import is_whole
 
 # %% ../nbs/01_networks.ipynb #6e8f6284
 NORMS = dict(
@@ -145,7 +146,7 @@ def network(
 
 # %% ../nbs/01_networks.ipynb #f6aef573
 def _image(name, shape, least):
-    "Channels, and the extra padding (height, width), of an image of `least` pixels a side or more once padded."
+    "Channels and extra padding (height, width) of an image of `least` pixels a side or more once padded."
     if len(shape) != 3:
         raise BadArgument('shape', tuple(shape), 'be (channels, height, width)', f'{name} takes images')
     c,*hw = shape
@@ -472,7 +473,8 @@ def _put_head(net, name, n_classes):
     "Exchange the last linear layer for one of weight 0 and bias 1."
     linear = [(k, m) for k,m in net.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise BadArgument('name', name, 'be a model that ends in a linear layer, such as alexnet, vgg11 or resnet18')
+        raise BadArgument('name', name, 'be a model that ends in a linear layer, such as alexnet, vgg11 or '
+                          'resnet18')
     last,module = linear[-1]
     new = nn.Linear(module.in_features, n_classes)
     nn.init.zeros_(new.weight)
@@ -529,7 +531,8 @@ def count_params(
 def _dry(net, shape, spec):
     "Run a copy of `net` on one example on PyTorch's meta device, where tensors have a shape but no content."
     if shape is None and spec is None:
-        raise BadArgument('shape', Given(''), 'be given for a network that has no spec', 'such as (3, 32, 32)')
+        want = 'be given for a network that has no spec, such as (3, 32, 32)'
+        raise BadArgument('shape', Given(''), want)
     shape = _sizes('shape', spec['shape'] if shape is None else shape)
     with torch.no_grad(): return deepcopy(net).to('meta').eval()(torch.empty(1, *shape, device='meta'))
 
@@ -555,7 +558,8 @@ def feature_dim(
     return _dry(net[:-1], shape, spec_of(net)).flatten(1).shape[1]
 
 # %% ../nbs/01_networks.ipynb #2e4510fa
-def _check_gain(name, v): return check_number(name, v, lambda g: 0 < g < math.inf, 'be a positive finite number')
+def _check_gain(name, v):
+    return check_number(name, v, lambda g: 0 < g < math.inf, 'be a positive finite number')
 def _check_seed(name, v): return v if v is None else check_count(name, v, 0, 2**63 - 1)
 
 _CHECKS.update(

@@ -58,7 +58,8 @@ class Poison(Unroll):
     """The objective L_{K->T} of Wang et al. (2018): the loss of a network trained on S on real examples, of
     which those of class K are labelled T."""
     stacks = True   # its real batch may have a leading dimension of networks
-    asks = 'mean of the rate from K to T and the accuracy on the other classes'   # what S is chosen and scored by
+    # what S is chosen and scored by
+    asks = 'mean of the rate from K to T and the accuracy on the other classes'
 
     def __init__(self,
         source:int,       # class K, which is to be mistaken
@@ -276,7 +277,8 @@ def cautious(
     "The network, trained on S with shorter steps or clipped gradients."
     if syn.inner.name != 'sgd': raise BadArgument('inner', syn.inner.name, "be 'sgd'")
     check_number('factor', factor, lambda v: v >= 0, 'be a number >= 0')
-    if max_norm is not None: check_number('max_norm', max_norm, lambda v: v > 0, 'be a positive number or None')
+    if max_norm is not None:
+        check_number('max_norm', max_norm, lambda v: v > 0, 'be a positive number or None')
     net = state.module().train()
     for t in range(syn.n_steps):
         x,y,lr = (v.detach() for v in syn.batch(t))

@@ -44,7 +44,8 @@ def _beside(texts, vocab, window):
                 rows += [a, ids[j]]
                 cols += [ids[j], a]
                 vals += [1/(i - j)]*2
-    return coo_matrix((vals, (rows, cols)), shape=(len(vocab),)*2).tocsr().tocoo()   # sums what is there twice
+    n = coo_matrix((vals, (rows, cols)), shape=(len(vocab),)*2)
+    return n.tocsr().tocoo()   # sums what is there twice
 
 # %% ../nbs/11_text.ipynb #47a29dc1
 def ppmi_vectors(
@@ -65,7 +66,8 @@ def ppmi_vectors(
     keep = pmi > 0
     if len(vocab) < 3 or not keep.any():
         few = Given(f'{min_count}, with which {len(vocab) - 1} are left')
-        raise BadArgument('min_count', few, 'leave words that occur beside each other', 'more sentences are needed')
+        raise BadArgument('min_count', few, 'leave words that occur beside each other',
+                          'more sentences are needed')
     m = coo_matrix((pmi[keep], (n.row[keep], n.col[keep])), shape=n.shape).tocsr()
     u,d,_ = randomized_svd(m, min(dim, len(vocab) - 1), random_state=seed)
     v = u*np.sqrt(d)
@@ -108,7 +110,8 @@ def glove_vectors(
     found = _wanted(path, set(_vocabulary(texts, min_count)) - {''})
     dims = {len(v) for v in found.values()}
     if len(dims) != 1 or dims == {0}:
-        raise ValueError(f'path {str(path)!r} must hold vectors of one length for words that occur in the data')
+        raise ValueError(f'path {str(path)!r} must hold vectors of one length for words that occur in the '
+                         'data')
     vocab = sorted(found)
     vectors = torch.tensor([[0.]*dims.pop(), *(found[w] for w in vocab)])
     return Vectors(['', *vocab], vectors, Path(path).name)
@@ -128,7 +131,8 @@ def _embedded(embedding, texts, dim, min_count, seed):
     if isinstance(embedding, Vectors): return embedding
     if embedding == 'ppmi': return ppmi_vectors(texts, dim, min_count=min_count, seed=seed)
     if embedding == 'random': return random_vectors(texts, dim, min_count, seed)
-    if isinstance(embedding, (str, Path)) and Path(embedding).is_file(): return glove_vectors(embedding, texts)
+    is_file = isinstance(embedding, (str, Path)) and Path(embedding).is_file()
+    if is_file: return glove_vectors(embedding, texts)
     raise BadArgument('embedding', embedding, "be 'ppmi', 'random', a file or Vectors")
 
 # %% ../nbs/11_text.ipynb #e1706ad0
@@ -239,8 +243,9 @@ def _columns(rows, header, path):
         header = alone and (names[c] in _CLASS or names[1 - c] in _TEXT)
         if alone and not header and len(body) > 1:
             raise BadArgument('header', Given(''), f'be given for {str(path)!r}',
-                              f'no other line has the class {first[c]!r} of the first; True if that line names '
-                              'the columns, False if it is a sentence of its own; or take that line out')
+                              f'no other line has the class {first[c]!r} of the first; True if that line '
+                              'names the columns, False if it is a sentence of its own; or take that line '
+                              'out')
     rows = body if header else rows
     return [r[c].strip() for r in rows],[r[1 - c].strip() for r in rows]
 
@@ -258,7 +263,7 @@ def _own_texts(path, header, sep, seed):
 
 # %% ../nbs/11_text.ipynb #f500fe23
 def load_text(
-    name:str|Path,            # 'trec', 'sst5', 'sst2', 'imdb'; or a .tsv or .csv file of classes and sentences
+    name:str|Path,            # 'trec', 'sst5', 'sst2', 'imdb'; or a .tsv or .csv file of one's own
     root:str|Path|None=None,  # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     length:int|None=None,     # words a sentence; by default 20, 30 for SST-5 and 200 for IMDB
     seed:int=0,               # of the embedding, and of a file's split: three tenths of it are for testing
@@ -280,7 +285,8 @@ def load_text(
             if v is not None: raise BadArgument(k, v, f'be left out for {key!r}', 'it is read as it is')
         read,default,classes = TEXTS[key]
         train,test = (read(_data_root(root), part) for part in ('train', 'test'))
-    return data_from_texts(*train, *test, length=length or default, name=key, classes=classes, seed=seed, **kwargs)
+    return data_from_texts(*train, *test, length=length or default, name=key, classes=classes, seed=seed,
+                           **kwargs)
 
 # %% ../nbs/11_text.ipynb #6ea6d5a0
 def _reader(name, root, device, dtype, norm, seed, length=None):
