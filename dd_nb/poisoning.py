@@ -206,8 +206,10 @@ def tuned_flips(
     **kwargs,    # further arguments of `tuned_attack`
 ) -> dict:       # name of FLIPPED -> `Synthetic`
     "Both ways of label flipping, each with the step size that is best for the attacker."
-    flips = {k: flipped(data, source, target, each=each, seed=seed) for k,each in FLIPPED.items()}
-    return {k: tuned_attack(s, pool, data, source, target, seed=seed, **kwargs) for k,s in flips.items()}
+    def tuned(each):
+        syn = flipped(data, source, target, each=each, seed=seed)
+        return tuned_attack(syn, pool, data, source, target, seed=seed, **kwargs)
+    return {name: tuned(each) for name,each in FLIPPED.items()}
 
 # %% ../nbs/09_poisoning.ipynb #13546d60
 @patch

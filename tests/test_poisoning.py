@@ -67,7 +67,7 @@ def test_a_weight_makes_examples_of_the_class_count_more_and_shy_images_stay_sma
         assert Poison(0, 2, weight=5)(syn, state, (x, y)).item() == pytest.approx((losses*heavy).mean().item()*3/7, rel=1e-10)
         assert Poison(0, 2, weight=5, chunk=7)(syn, state, (x, y)).item() == pytest.approx((losses*heavy).mean().item()*3/7, rel=1e-10)
         assert Poison(0, 2, shy=.5)(syn, state, (x, y)).item() == pytest.approx(losses.mean().item() + .5*syn.images.square().mean().item(), rel=1e-10)
-    assert len({repr(Poison(0, 2, **kw)) for kw in ({}, dict(weight=5), dict(shy=.5))}) == 3   # by which a checkpoint of another run is known
+    assert len({Poison(0, k, **kw).settings() for k, kw in ((2, {}), (1, {}), (2, dict(weight=5)), (2, dict(shy=.5)))}) == 4   # by which a checkpoint of another run is known
     for bad in (0, -1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='weight must be'): Poison(0, 2, weight=bad)
     for bad in (-.1, float('nan')):
