@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .core import check_count,drawing,in_threads,progress_bar
-from .networks import _spec_of,make_net
+from .networks import make_net,spec_of
 from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
 from .layers import placed
 from .structure import State,functional,real_dtype
@@ -76,7 +76,7 @@ class FixedInit(Source):
     def __init__(self,
         net:nn.Module,  # its present weights are copied; it is not changed later
     ):
-        self.state,self.spec = functional(net),_spec_of(net)
+        self.state,self.spec = functional(net),spec_of(net)
 
     def draw(self,
         n:int=1,             # how many
@@ -206,7 +206,7 @@ class RandomInit(Source):
         "The `i`-th network of this source as a module; needs a seed, and advances nothing."
         if not self.checked: self._check(i)
         net = self._made(i)
-        self.spec = _spec_of(net)
+        self.spec = spec_of(net)
         return net
 
     def _made(self, i):
@@ -382,7 +382,7 @@ def network_digest(
 ) -> str:
     """A digest of what a network is: how it was made or, for one of your own, how its modules print; and
     the names and shapes of its tensors."""
-    what = _plain_spec(_spec_of(net)) or re.sub(r' at 0x[0-9a-f]+', '', repr(net))
+    what = _plain_spec(spec_of(net)) or re.sub(r' at 0x[0-9a-f]+', '', repr(net))
     shapes = [(k, list(v.shape)) for k,v in (*net.named_parameters(), *net.named_buffers())]
     return hashlib.sha256(json.dumps([what, shapes], default=str).encode()).hexdigest()
 
@@ -465,7 +465,7 @@ def pretrain(
                 net = train_on(net, x, y, epochs, lr=lr, batch_size=batch_size, seed=seed*1_000_003 + i)
                 judged = scored(net, data)
                 tensors = dict((*net.named_parameters(), *net.named_buffers()))
-                head = dict(spec=_spec_of(net), accuracy=judged.accuracy, judged=asdict(judged), trained=how)
+                head = dict(spec=spec_of(net), accuracy=judged.accuracy, judged=asdict(judged), trained=how)
                 write_tensors(_member(folder, i), tensors, head, 'network')
                 bar.set_postfix_str(f'accuracy {judged.accuracy:.2%}', refresh=False)
                 bar.update(1)

@@ -15,7 +15,7 @@ from torch import Tensor,nn
 from torch.func import vmap
 
 from .core import BadArgument,Given
-from .networks import _spec_of
+from .networks import spec_of
 from .batchnorm import norm_layers,set_mode
 from .layers import called,check_kind,copied,dtype_for,known_layers,plain,readied,switched,switches_of
 
@@ -130,7 +130,7 @@ def _kind(net):
             continue
         places[id(m)] = name
         own = {k: v for k,v in vars(m).items() if k not in _TORCHS}
-        if _spec_of(m): own.pop('spec')   # how it was made does not matter
+        if spec_of(m): own.pop('spec')   # how it was made does not matter
         plain = tuple((k, repr(v)) for k,v in own.items() if _is_plain(v))
         layers.append((name, type(m), m.training or not net.training, plain))
         hooks = [v for k,v in vars(m).items() if k in _TORCHS and 'hooks' in k and v]
@@ -159,7 +159,7 @@ def structure_of(
     else:
         new = copied(net)
         if not new.training: new.train()   # else what the owner holds in eval mode stays there
-        if _spec_of(new): new.spec = type(new.spec)({**new.spec, 'seed': None})
+        if spec_of(new): new.spec = type(new.spec)({**new.spec, 'seed': None})
         new = Net(readied(new), kept)
         if kind is None: return new
         _NETS[kind] = new

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .core import check_count,in_threads,progress_bar
 from .data import Data,Siamese
-from .networks import _spec_of
+from .networks import spec_of
 from .synthetic import Synthetic,read_tensors,write_tensors
 from .layers import as_real,placed
 from .structure import State,functional
@@ -89,7 +89,7 @@ def record_experts(
             i,net = job
             tensors = _recorded(net, x, y, records, every, lr, momentum, batch_size, augment,
                                 seed*1_000_003 + i)
-            head = dict(spec=_spec_of(net), recorded=how)
+            head = dict(spec=spec_of(net), recorded=how)
             write_tensors(_file(folder, i), tensors, head, 'network')
             bar.update(1)
         in_threads(one, list(zip(missing, nets)), 1 if y.is_cuda else torch.get_num_threads())

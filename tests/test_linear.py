@@ -126,14 +126,14 @@ def test_float32_keeps_its_dtype():
 
 
 @pytest.mark.parametrize('f,words', [
-    (lambda: linear_problem(rank=11), 'rank must be in 1..10, got 11'), (lambda: linear_problem(condition=.5), 'condition must be at least 1, got 0.5'),
+    (lambda: linear_problem(rank=11), 'rank must be at most 10, got 11'), (lambda: linear_problem(condition=.5), 'condition must be at least 1, got 0.5'),
     (lambda: linear_problem(N=0), 'N must be'), (lambda: minimiser(torch.ones(3), torch.ones(3)), r'd must be .* got \(3,\)'),
     (lambda: minimiser(torch.ones(3, 2), torch.ones(2)), r't must be a tensor of shape \(3,\), got \(2,\)'), (lambda: minimiser(torch.zeros(3, 2), torch.ones(3)), 'not all zero'),
     (lambda: minimiser(torch.full((3, 2), math.nan), torch.ones(3)), 'finite'), (lambda: construct(torch.eye(2), torch.ones(2), lr=0.), 'lr must be positive'),
-    (lambda: excess_bounds(torch.eye(2), 3), r'M must be in 0..2, got 3'), (lambda: lower_bound(torch.eye(2), basis=torch.ones(3, 1)), r'basis must be .* \(2, k\)'),
+    (lambda: excess_bounds(torch.eye(2), 3), 'M must be at most 2, got 3'), (lambda: lower_bound(torch.eye(2), basis=torch.ones(3, 1)), r'basis must be .* \(2, k\)'),
     (lambda: lower_bound(torch.eye(2), basis=torch.ones(2, 1), centre=torch.ones(2)), 't must be given with centre'),
     (lambda: lower_bound(torch.eye(2), torch.ones(2), torch.ones(2, 1), torch.ones(3)), r'centre must be .* \(2,\)'),
-    (lambda: draw_linear(D=2, M=3), 'M must be in 1..2, got 3'), (lambda: draw_linear(points='best'), "points must be 'optimal' or 'real', got 'best'")])
+    (lambda: draw_linear(D=2, M=3), 'M must be at most 2, got 3'), (lambda: draw_linear(points='best'), "points must be one of optimal, real, got 'best'")])
 def test_bad_arguments(f, words):
     with pytest.raises(ValueError, match=words): f()
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from dd_nb.networks import (ACTS, INITS, NETWORKS, NORMS, POOLS, AlexCifarNet, AlexNet, ConvNet, LeNet, Logistic, MLP, ResNet18, VGG11,
-                            count_params, feature_dim, forward_cost, init_weights, make_net, network)
+from dd_nb.networks import (ACTS, CELLS, INITS, NETWORKS, NORMS, POOLS, AlexCifarNet, AlexNet, ConvNet, LeNet, Logistic, MLP, ResNet18, TextCNN,
+                            TextRNN, TextTransformer, VGG11, count_params, feature_dim, forward_cost, init_weights, make_net, network, torchvision_net)
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 NORMED = [ConvNet, AlexNet, VGG11, ResNet18]
@@ -29,7 +29,7 @@ def same(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().valu
 # ---- sizes -------------------------------------------------------------------------------------------------------------------
 
 def test_every_network_is_covered_here():
-    assert set(SMALL) == {n for n, make in NETWORKS.items() if make.__module__ == 'dd_nb.networks'}   # those of `text` in test_text.py
+    assert {*SMALL, 'TextCNN', 'TextRNN', 'TextTransformer'} == {n for n, make in NETWORKS.items() if make.__module__ == 'dd_nb.networks'}
 
 @pytest.mark.parametrize('net, n', [
     (lambda: LeNet(GREY, 10), (25*6 + 6) + (25*6*16 + 16) + (400*120 + 120) + (120*84 + 84) + (84*10 + 10)),
@@ -259,11 +259,68 @@ def test_help_stays_readable():
         assert all(docs[p] for p in docs), name
 
 
+# ---- sentences ---------------------------------------------------------------------------------------------------------------
+
+SENTENCES = dict(cnn=(TextCNN, dict(act='gelu')), rnn=(TextRNN, dict(cell='rnn')), gru=(TextRNN, dict(cell='gru', both=False)), lstm=(TextRNN, {}),
+                 transformer=(TextTransformer, {}), project=(TextCNN, dict(act='gelu', project=True)))
+
+def sentence_net(kind, shape, **kw):
+    make, more = SENTENCES[kind]
+    return make(shape, 2, width=8, seed=0, **more, **kw).eval()
+
+def sentences(n=20):
+    "Three to five words of six numbers, filled up to six words with zeros."
+    x = torch.randn(n, 6, 6, generator=torch.Generator().manual_seed(0))
+    for i in range(n): x[i, 3 + i % 3:] = 0
+    return x
+
+@pytest.mark.parametrize('pool', ['max', 'avg'])
+@pytest.mark.parametrize('kind', SENTENCES)
+def test_networks_for_sentences_are_blind_to_what_fills_up(kind, pool):
+    a, b = sentence_net(kind, (6, 6), pool=pool), sentence_net(kind, (9, 6), pool=pool)
+    b.load_state_dict({k: torch.cat([v, v[:3]]) if 'place' in k else v for k, v in a.state_dict().items()})
+    x = sentences()
+    assert torch.allclose(a(x), b(nn.functional.pad(x, (0, 0, 0, 3))), atol=1e-6)
+    nothing = a(torch.zeros(1, 6, 6))
+    assert torch.isfinite(nothing).all() and torch.allclose(nothing[0], a[-1].bias)   # no words, no features
+    assert not torch.allclose(a(x[:1]), a(x[:1].flip(1)))   # order matters, or the sentence begins elsewhere
+
+def test_reading_backwards_begins_with_the_last_word():
+    "Both directions of one layer agree on a palindrome, wherever its filling begins."
+    m = TextRNN((6, 6), 2, width=4, seed=0)[0].words
+    m.back.load_state_dict(m.there.state_dict())
+    a, b = torch.randn(2, 6)
+    x = torch.stack([a, b, a, *torch.zeros(3, 6)])[None]
+    h = m(x, (x != 0).any(-1))
+    assert torch.allclose(h[0, :3, :4], h[0, :3, 4:].flip(0), atol=1e-6)
+
+def test_networks_for_sentences_by_name_and_what_they_refuse():
+    assert make_net('text_rnn', shape=(5, 4), n_classes=3, cell='gru', seed=1).spec['cell'] == 'gru' and set(CELLS) == {'rnn', 'gru', 'lstm'}
+    for f, kw, says in ((TextCNN, dict(sizes=(2,)), 'sizes must be odd'), (TextRNN, dict(cell='qrnn'), "cell must be one of rnn, gru, lstm, got 'qrnn'"), (TextTransformer, dict(width=9), 'heads must divide width=9, got 2')):
+        with pytest.raises(ValueError, match=says): f((5, 4), 2, **kw)
+        with pytest.raises(ValueError, match=f'{f.__name__} takes sentences'): f((1, 28, 28), 2)
+    a, b = (TextTransformer((5, 4), 2, seed=3).state_dict() for _ in range(2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ---- torchvision's ------------------------------------------------------------------------------------------------------------
+
+def test_a_new_last_layer_favours_no_class():
+    net = torchvision_net('alexnet', 7)
+    out = net(torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+    assert out.shape == (2, 7) and (out == 1).all()
+    assert not any(getattr(m, 'inplace', False) for m in net.modules()) and all(m.p == 0 for m in net.modules() if isinstance(m, torch.nn.Dropout))
+    with pytest.raises(ValueError, match="name must be a model of torchvision"): torchvision_net('alexnett', 7)
+    with pytest.raises(ValueError, match="weights must be None or a name that torchvision knows for alexnet, got 'NONE_SUCH'"): torchvision_net('alexnet', 7, weights='NONE_SUCH')
+    with pytest.raises(ValueError, match='n_classes must be at least 2'): torchvision_net('alexnet', 1)
+    with pytest.raises(ValueError, match="ends in a linear layer.*got 'squeezenet1_0'"): torchvision_net('squeezenet1_0', 7)
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('call, error, words', [
     (lambda: make_net('LeNett', GREY, 10), ValueError, "did you mean 'LeNet'"),
-    (lambda: make_net(None, GREY, 10), ValueError, 'No network'),
+    (lambda: make_net(None, GREY, 10), ValueError, 'name must be one of LeNet'),
     (lambda: LeNet((28, 28), 10), ValueError, r'\(channels, height, width\)'),
     (lambda: LeNet(28, 10), ValueError, 'shape must be'),
     (lambda: LeNet('1x28x28', 10), ValueError, 'shape must be'),
@@ -272,17 +329,17 @@ def test_help_stays_readable():
     (lambda: LeNet((), 10), ValueError, 'shape must be'),
     (lambda: MLP((), 10), ValueError, 'shape must be'),
     (lambda: LeNet((1, 27, 28), 10), ValueError, 'at least 28 x 28 pixels, got 27 x 28'),
-    (lambda: LeNet(GREY, 1), ValueError, 'n_classes must be an integer of at least 2, got 1'),
+    (lambda: LeNet(GREY, 1), ValueError, 'n_classes must be at least 2, got 1'),
     (lambda: LeNet(GREY, True), ValueError, 'n_classes'),
     (lambda: LeNet(GREY, 10.), ValueError, 'n_classes'),
     (lambda: ConvNet(GREY, 10, width=0), ValueError, 'width'),
     (lambda: ConvNet(GREY, 10, depth=0), ValueError, 'depth'),
-    (lambda: ConvNet(GREY, 10, depth=6), ValueError, 'ConvNet of depth 6 needs images of at least 64 x 64'),
-    (lambda: ConvNet(GREY, 10, norm='instanc'), ValueError, "did you mean 'instance'"),
-    (lambda: ConvNet(GREY, 10, norm=None), ValueError, 'norm=None is not known'),
-    (lambda: ConvNet(GREY, 10, act='RELU'), ValueError, "did you mean 'relu'"),
-    (lambda: ConvNet(GREY, 10, pool='mean'), ValueError, 'Choose from max, avg'),
-    (lambda: ConvNet(GREY, 10, init='xavir'), ValueError, "did you mean 'xavier'"),
+    (lambda: ConvNet(GREY, 10, depth=6), ValueError, 'at least 64 x 64 pixels, got 28 x 28: ConvNet of depth 6 needs images'),
+    (lambda: ConvNet(GREY, 10, norm='instanc'), ValueError, "norm must be one of none, batch, instance, group, layer, got 'instanc'"),
+    (lambda: ConvNet(GREY, 10, norm=None), ValueError, 'norm must be one of none, .*, got None'),
+    (lambda: ConvNet(GREY, 10, act='RELU'), ValueError, "act must be one of relu, .*, got 'RELU'"),
+    (lambda: ConvNet(GREY, 10, pool='mean'), ValueError, 'pool must be one of max, avg'),
+    (lambda: ConvNet(GREY, 10, init='xavir'), ValueError, "init must be one of xavier, .*, got 'xavir'"),
     (lambda: LeNet(gain=0), ValueError, 'gain'),
     (lambda: LeNet(gain=math.nan), ValueError, 'gain'),
     (lambda: LeNet(gain='1'), ValueError, 'gain'),
@@ -294,8 +351,8 @@ def test_help_stays_readable():
     (lambda: make_net('LeNet', GREY, 10, norm='batch'), TypeError, 'LeNet'),
     (lambda: MLP(GREY, 10, hidden=128), ValueError, 'hidden must be a tuple'),
     (lambda: MLP(GREY, 10, hidden=(0,)), ValueError, 'hidden must be a tuple'),
-    (lambda: init_weights(LeNet(), 'he'), ValueError, "init='he' is not known"),
-    (lambda: forward_cost(nn.Linear(2, 2)), ValueError, 'shape is needed'),
+    (lambda: init_weights(LeNet(), 'he'), ValueError, "init must be one of xavier, .*, got 'he'"),
+    (lambda: forward_cost(nn.Linear(2, 2)), ValueError, 'shape must be given'),
     (lambda: feature_dim(nn.Linear(2, 2), (2,)), TypeError, 'Sequential'),
 ])
 def test_bad_input_is_one_clear_sentence(call, error, words):

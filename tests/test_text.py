@@ -1,4 +1,4 @@
-"Text: words and their vectors, files of sentences, networks that are blind to what fills a sentence up, and gradients through all of them."
+"Text: words and their vectors, files of sentences, and gradients through networks for them."
 import random
 
 import pytest
@@ -9,13 +9,14 @@ from dd_nb.data import Vectors, load_data, norm_from_state, split_validation
 from dd_nb.distill import distill
 from dd_nb.evaluate import benchmark, check_fits, evaluate
 from dd_nb.inits import FixedInit, RandomInit
-from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
-from dd_nb.text import CELLS, TEXTS, TextCNN, TextRNN, TextTransformer, data_from_texts, glove_vectors, load_text, ppmi_vectors, random_vectors, sentences, words
+from dd_nb.networks import TextCNN, TextRNN, TextTransformer
+from dd_nb.text import TEXTS,data_from_texts,glove_vectors,load_text,ppmi_vectors,random_vectors,sentences
+from dd_nb.text import words
 from dd_nb.layers import kernels
 from dd_nb.unroll import Unroll
-from dd_nb.speed import hypergradients
 from dd_nb.structure import can_stack,functional
+from dd_nb.speed import hypergradients
 from dd_nb.train import trained
 from dd_nb.zoo import nearest_neighbour
 
@@ -164,28 +165,6 @@ def test_a_file_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match='at least two classes'): load_data(tmp_path/'one.tsv')
 
 
-@pytest.mark.parametrize('pool', ['max', 'avg'])
-@pytest.mark.parametrize('kind', NETS)
-def test_networks_are_blind_to_what_fills_up(data, kind, pool):
-    a, b = net(kind, pool=pool).eval(), net(kind, (9, 6), pool=pool).eval()
-    b.load_state_dict({k: torch.cat([v, v[:3]]) if 'place' in k else v for k, v in a.state_dict().items()})
-    x = data.x_test[:20]
-    assert torch.allclose(a(x), b(nn.functional.pad(x, (0, 0, 0, 3))), atol=1e-6)
-    nothing = a(torch.zeros(1, 6, 6))
-    assert torch.isfinite(nothing).all() and torch.allclose(nothing[0], a[-1].bias)   # no words, no features
-    assert not torch.allclose(a(x[:1]), a(x[:1].flip(1)))   # order matters, or the sentence begins elsewhere
-
-
-def test_reading_backwards_begins_with_the_last_word(data):
-    "Both directions of one layer agree on a palindrome, wherever its filling begins."
-    m = TextRNN((6, 6), 2, width=4, seed=0)[0].words
-    m.back.load_state_dict(m.there.state_dict())
-    a, b = torch.randn(2, 6)
-    x = torch.stack([a, b, a, *torch.zeros(3, 6)])[None]
-    h = m(x, (x != 0).any(-1))
-    assert torch.allclose(h[0, :3, :4], h[0, :3, 4:].flip(0), atol=1e-6)
-
-
 @pytest.mark.parametrize('kind', NETS)
 def test_gradient_against_finite_differences(data, kind):
     d = data.to(dtype=torch.float64)
@@ -274,12 +253,3 @@ def test_distilled_saved_judged_and_read(data, tmp_path):
     assert benchmark(back, data, net=dict(name='TextRNN', width=4), protocol='plain', n_nets=1, progress=False).mean > .4
     assert 0 < nearest_neighbour(back, data) <= 1
     assert back.show() is not None and trained(back, source.state)(data.x_test).shape == (80, 2)
-
-
-def test_networks_by_name_and_what_they_refuse():
-    assert make_net('text_rnn', shape=(5, 4), n_classes=3, cell='gru', seed=1).spec['cell'] == 'gru' and set(CELLS) == {'rnn', 'gru', 'lstm'}
-    for f, kw, says in ((TextCNN, dict(sizes=(2,)), 'sizes must be odd'), (TextRNN, dict(cell='qrnn'), "cell='qrnn'"), (TextTransformer, dict(width=9), 'heads must divide width=9')):
-        with pytest.raises(ValueError, match=says): f((5, 4), 2, **kw)
-        with pytest.raises(ValueError, match=f'{f.__name__} takes sentences'): f((1, 28, 28), 2)
-    a, b = (TextTransformer((5, 4), 2, seed=3).state_dict() for _ in range(2))
-    assert all(torch.equal(a[k], b[k]) for k in a)
