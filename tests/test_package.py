@@ -208,3 +208,18 @@ def test_lines_of_exported_cells_can_be_read(nb):
     "At most 110 columns: the rendered pages cut off what is longer."
     found = [line for c in code_cells(nb) if {'export', 'exports'} & set(directives(c)) for line in source(c).splitlines() if len(line) > 110]
     assert not found
+
+
+def test_a_sentence_of_prose_does_not_start_the_slow_suite_anew(tmp_path, monkeypatch):
+    import stamp
+    for name in ('nbs/a.ipynb', 'README.md', 'tools/x.py'): (tmp_path/name).parent.mkdir(exist_ok=True)
+    def write(prose='a', code='1', readme='x', lines='ls'):
+        cells = [dict(cell_type='markdown', source=[prose]), dict(cell_type='code', source=[code], outputs=[prose])]
+        (tmp_path/'nbs/a.ipynb').write_text(json.dumps(dict(cells=cells)))
+        (tmp_path/'README.md').write_text(f'{readme}\n```sh\n{lines}\n```\n')
+        (tmp_path/'tools/x.py').write_text('')
+        return stamp.digest()
+    monkeypatch.setattr(stamp, 'root', tmp_path)
+    first = write()
+    assert write(prose='b', readme='y') == first
+    assert first not in (write(code='2'), write(lines='pwd'))
