@@ -13,7 +13,7 @@ import torch
 from .core import check_count,remark,tally
 from .data import READERS,Data,_stratified,data_from_tensors,load_data
 from .readers import data_from_dataset
-from .train import not_trained,scored,train_on
+from .ordinary import not_trained,scored,train_on
 from .inits import judges
 
 # %% ../nbs/08_adaptation.ipynb #3c9715d1

@@ -14,6 +14,8 @@ from .penultimate import *
 from .guard import *
 from .speed import *
 from .train import *
+from .ordinary import *
+from .objective import *
 from .choice import *
 from .unroll import *
 from .gradcheck import *

@@ -15,7 +15,7 @@ from .data import Data
 from .synthetic import Synthetic,_from_data,too_few
 from .layers import placed
 from .penultimate import features_of
-from .train import train_on
+from .ordinary import train_on
 
 # %% ../nbs/18_coresets.ipynb #03acf989
 @torch.no_grad()

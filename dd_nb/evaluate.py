@@ -26,8 +26,9 @@ from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
 from .networks import make_net
 from .synthetic import Synthetic
-from .train import Stacked,largest_share,not_trained,scored,train_on,trained
-from .train import accuracy   # noqa: F401 - users look for it here, too
+from .ordinary import Stacked,largest_share,not_trained,scored,train_on
+from .train import trained
+from .ordinary import accuracy   # noqa: F401 - users look for it here, too
 from .guard import check_logits,check_width
 from .structure import can_stack,stack,unstack
 from .rules import loss_fn

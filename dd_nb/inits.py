@@ -22,7 +22,8 @@ from .networks import make_net,spec_of
 from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
 from .layers import placed
 from .structure import State,functional,real_dtype
-from .train import Judged,not_trained,scored,train_on,train_step
+from .train import train_step
+from .ordinary import Judged,not_trained,scored,train_on
 
 # %% ../nbs/05_random_init.ipynb #f9cce497
 class Source:

@@ -20,7 +20,7 @@ from .networks import spec_of
 from .synthetic import Synthetic,read_tensors,write_tensors
 from .layers import as_real,placed
 from .structure import State,functional
-from .train import not_trained,train_on
+from .ordinary import not_trained,train_on
 from .unroll import unroll
 from .inits import RandomInit,known_net,made_otherwise,network_digest
 

@@ -20,7 +20,8 @@ from .layers import called,differentiable,switched
 from .structure import State,cloned,unstack
 from .guard import leaves_of
 from .speed import compiled,real_loss
-from .train import Objective,Schedule,Step,check_start,prepared,ready
+from .train import Schedule,Step,check_start,prepared,ready
+from .objective import Objective
 from .choice import Auto,Pick
 
 # %% ../nbs/06_unroll.ipynb #76e10040

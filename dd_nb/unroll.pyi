@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from .synthetic import Synthetic
 from .structure import State
-from .train import Objective, Schedule, Step
+from .train import Schedule, Step
+from .objective import Objective
 from .choice import Pick
 __all__ = ['STRATEGIES', 'PLACES', 'Asked', 'unroll', 'adjoint_norms', 'Unroll']
 class Graph:
