@@ -81,7 +81,8 @@ class Checkpoints:
             (self.folder/'probe').unlink()
         except (OSError, ValueError) as e:
             why = isinstance(e, OSError) and e.strerror or e
-            raise ValueError(f'checkpoint {str(folder)!r} must be a folder that can be written to: {why}') from e
+            raise ValueError(f'checkpoint {str(folder)!r} must be a folder that can be written to: '
+                             f'{why}') from e
 
     def steps(self) -> list:
         "Outer steps of which there is a state, in order."

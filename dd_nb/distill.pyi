@@ -5,7 +5,7 @@ from pathlib import Path
 from .data import Data
 from .synthetic import Synthetic
 from .checkpoints import Checkpoints
-__all__ = ['StopDistill', 'SkipUpdate', 'History', 'Recorder', 'Progress', 'TimeLimit', 'Watch', 'cosine_decay', 'step_decay', 'GradClip', 'distill']
+__all__ = ['StopDistill', 'History', 'Recorder', 'Progress', 'TimeLimit', 'Watch', 'cosine_decay', 'step_decay', 'GradClip', 'distill']
 def tell(cbs, event, loop): ...
 class Loop:
     def __init__(self, **kw): ...
