@@ -32,6 +32,7 @@ from .distribution_matching import *
 from .families import *
 from .coresets import *
 from .evaluate import *
+from .checkpoints import *
 from .distill import *
 from .zoo import *
 from .bench import *

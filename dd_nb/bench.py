@@ -29,7 +29,8 @@ from torch.func import functional_call,grad,stack_module_state,vmap
 from .coresets import BY_FEATURES,coreset,feature_net
 from .data import data_from_tensors,load_data
 from .core import progress_bar,check_count
-from .distill import StopDistill,_forget,distill,step_decay
+from .distill import StopDistill,distill,step_decay
+from .checkpoints import forget_run
 from .evaluate import (ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,
     made_for,ranking,stored_source)
 from .families import FAMILIES
@@ -1667,7 +1668,7 @@ def families(
             path.parent.mkdir(parents=True, exist_ok=True)
             reproduce(recipe.name, s, root, progress=progress, checkpoint=path.with_suffix('.run'),
                       pools=pools, **changes)[0].save(path)
-            _forget(path.with_suffix('.run'))
+            forget_run(path.with_suffix('.run'))
         return _made_for(Synthetic.load(path), data, path)
     rows = len(kinds) + len(methods)
     total = len(tables)*rows*len(nets) + rows*len(archs) + len(methods)

@@ -20,7 +20,8 @@ from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data
 from .core import no_progress,as_png,check_count
-from .distill import Interrupted,_forget,_states,distill
+from .checkpoints import CannotGoOn,Interrupted,forget_run,run_states
+from .distill import distill
 from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,
     made_for,plot_scores,read_set,stored_source)
 from .files import LABELS_ARE,SCALES
@@ -50,8 +51,8 @@ def clear_errors(
         raise SystemExit(0) from e
     except (ValueError, TypeError, OSError) as e:
         said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
-        said = re.sub(r'; remove [^;]* to begin anew$',
-                      '; --anew begins anew, and with the options of then it goes on', said)
+        if isinstance(e, CannotGoOn):
+            said = f'{e.said}; --anew begins anew, and with the options of then it goes on'
         print('error: ' + said, file=sys.stderr)
         raise SystemExit(2) from e
     except (FloatingPointError, RankError) as e:
@@ -163,9 +164,9 @@ class _GoingOn:
 def _begin(folder, resume, anew):
     "Checks what was asked about a run in `folder`, and makes room for a new one."
     if resume and anew: raise ValueError('resume and anew exclude each other, got both')
-    if resume and not _states(folder):
+    if resume and not run_states(folder):
         raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
-    if anew: _forget(folder)
+    if anew: forget_run(folder)
 
 _data_help = ('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, '
               'or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, '
@@ -286,7 +287,7 @@ def dd_distill(
         score = evaluate(syn, source, d)
         syn.meta['test'] = score.facts()
         syn.save(path)
-        if not checkpoint: _forget(kept)
+        if not checkpoint: forget_run(kept)
         print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, '
               f'{history.seconds[-1]:.0f} s; test {score}')
         remarks = ''
@@ -563,7 +564,7 @@ def dd_reproduce(
         if score is None: return   # one process judges and writes
         syn.save(path)
         _png(syn, png)
-        if not checkpoint: _forget(kept)
+        if not checkpoint: forget_run(kept)
         base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
         def points(s):
             spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''

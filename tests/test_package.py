@@ -20,7 +20,7 @@ rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__
 import_order = '''core data readers networks synthetic files batchnorm rules layers structure penultimate guard speed train ordinary objective choice unroll gradcheck
     inits linear
     adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching families
-    coresets evaluate distill zoo bench widgets cli all'''.split()
+    coresets evaluate checkpoints distill zoo bench widgets cli all'''.split()
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()

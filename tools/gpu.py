@@ -425,7 +425,7 @@ def _flows(ctx, given):
     def _():
         whole, part = syn(), syn()
         run(whole)
-        from dd_nb.distill import Interrupted
+        from dd_nb.checkpoints import Interrupted
         class Stop:
             def after_step(self, loop):
                 if loop.it == 2: raise Interrupted('here')

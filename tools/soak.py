@@ -38,7 +38,8 @@ from layouts import one_layout
 
 from dd_nb import synthetic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
-from dd_nb.distill import Checkpoints, distill
+from dd_nb.checkpoints import Checkpoints
+from dd_nb.distill import distill
 from dd_nb.evaluate import check_pair, evaluate, read_set
 from dd_nb.inits import AgingPool, FixedInit, PretrainedPool, RandomInit, pretrain
 from dd_nb.networks import make_net
