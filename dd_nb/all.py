@@ -10,7 +10,9 @@ from .batchnorm import *
 from .guard import *
 from .unroll import *
 from .train import *
+from .ranks import *
 from .inits import *
+from .pools import *
 from .linear import *
 from .adaptation import *
 from .poisoning import *

@@ -17,7 +17,8 @@ from .core import as_png,check_count,progress_bar,seeded
 from .data import Data,split_validation
 from .synthetic import Synthetic,inv_softplus,read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
-from .inits import Ranks,judges
+from .ranks import Ranks
+from .inits import judges
 from .evaluate import accuracy,check_fits
 
 # %% ../nbs/03_single_step.ipynb #9869b54a
