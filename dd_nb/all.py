@@ -19,7 +19,9 @@ from .objective import *
 from .choice import *
 from .unroll import *
 from .gradcheck import *
+from .ranks import *
 from .inits import *
+from .pools import *
 from .linear import *
 from .adaptation import *
 from .poisoning import *

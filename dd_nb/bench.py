@@ -34,7 +34,9 @@ from .checkpoints import forget_run
 from .evaluate import (ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,
     made_for,ranking,stored_source)
 from .families import FAMILIES
-from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
+from .inits import Mixture,RandomInit
+from .pools import PretrainedPool,pretrain
+from .ranks import Ranks,join_ranks
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic,write_atomic

@@ -25,7 +25,9 @@ from .distill import distill
 from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,
     made_for,plot_scores,read_set,stored_source)
 from .files import LABELS_ARE,SCALES
-from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
+from .inits import FixedInit,RandomInit
+from .pools import PretrainedPool,pretrain
+from .ranks import RankError,Ranks,join_ranks
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
 from .text import sentences

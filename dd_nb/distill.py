@@ -21,7 +21,8 @@ from .synthetic import Synthetic,inv_softplus
 from .speed import hypergradients
 from .objective import as_objective
 from .unroll import Unroll
-from .inits import Ranks,Source,judges
+from .ranks import Ranks
+from .inits import Source,judges
 from .evaluate import check_fits
 from .checkpoints import Checkpoints,Interrupted,Keeper,known_by,source_known_by
 

@@ -9,24 +9,26 @@ __all__ = ['DistributionMatch']
 from torch import Tensor
 
 from .data import Siamese
-from .kernel import embed
-from .gradient_matching import _hard,_siamese,_total,_transformation,by_class
+from .penultimate import features_of
+from .objective import Objective
+from .gradient_matching import as_siamese,class_pairs,hard_labels,one_transformation
 
 # %% ../nbs/15_distribution_matching.ipynb #6c34f63b
-class DistributionMatch:
+class DistributionMatch(Objective):
     """The objective of Zhao and Bilen (2023): squared distances between the mean features of S and of a real
     batch, class by class, in the networks of the source, mostly fresh ones. For hard labels."""
     def __init__(self,
         augment:Siamese|str|None=None,  # of both, such as `standard_augment(data)` or 'crop_rotate'
         layer:str|None=None,            # name of the module whose input is taken; None: the last linear layer
-    ): self.augment,self.layer = _siamese(augment),layer
+    ): self.augment,self.layer = as_siamese(augment),layer
 
     def __call__(self, syn, state, batch) -> Tensor:
-        y_s,(x,y),same = _hard(syn),batch,_transformation(self.augment, state)
-        def by(v, labels): return by_class(embed(state, same(v), self.layer), labels, syn.n_classes)
-        s,t = by(syn.images.flatten(0, 1), y_s),by(x, y)
-        return _total([(b.detach().mean(0) - a.mean(0)).square().sum()
-                       for a,b in zip(s, t) if len(a) and len(b)])
-    def __repr__(self): 
+        y_s,(x,y),same = hard_labels(syn),batch,one_transformation(self.augment, state)
+        def features(v): return features_of(state, same(v), self.layer)
+        s,t = features(syn.images.flatten(0, 1)),features(x)
+        return sum((b.detach().mean(0) - a.mean(0)).square().sum()
+                   for _,a,b in class_pairs(s, y_s, t, y, syn.n_classes))
+
+    def __repr__(self):
         said = [str(self.augment)]*bool(self.augment) + [f'layer={self.layer!r}']*bool(self.layer)
         return f'DistributionMatch({", ".join(said)})'

@@ -19,8 +19,11 @@ from .core import check_count,ticking
 from .data import load_data,split_validation,standard_augment
 from .networks import make_net
 from .synthetic import Synthetic
+from .objective import Objective
 from .unroll import Unroll
-from .inits import AgingPool,FixedInit,PretrainedPool,RandomInit,Ranks,judges,pretrain
+from .ranks import Ranks
+from .inits import FixedInit,RandomInit,judges
+from .pools import AgingPool,PretrainedPool,pretrain
 from .adaptation import full_target
 from .poisoning import Poison
 from .kernel import FeatureRidge,KernelRidge
@@ -145,13 +148,17 @@ def recipe_objective(
                                        **recipe.experts)
     return OBJECTIVES[recipe.objective](**kw)
 
+def _asks_else(objective):
+    "Whether an objective has something of its own in the place of accuracies."
+    return getattr(type(objective), 'results', Objective.results) is not Objective.results
+
 def _finished(objective, syn):
     "S as it is to be used."
     return objective.finished(syn) if hasattr(objective, 'finished') else syn
 
 def _results(objective, syn, source, data, n):
     "The score, or what the objective has in the place of accuracies, and what else it reports."
-    if not hasattr(objective, 'results'): return evaluate(syn, source, data, n_nets=n),{}
+    if not _asks_else(objective): return evaluate(syn, source, data, n_nets=n),{}
     each,more = objective.results(syn, source, data, n)
     return Score(tuple(each)),more
 
@@ -430,8 +437,8 @@ def baselines(
     data = recipe_data(recipe, root, device)
     source = recipe_source(recipe, data, seed, pools, root)
     objective = recipe_objective(recipe, data, seed, pools)
-    if hasattr(objective, 'baselines'):
-        own = objective.baselines(source, data, recipe.n_nets, seed)
+    own = objective.baselines(source, data, recipe.n_nets, seed) if hasattr(objective, 'baselines') else None
+    if own:
         return {k: Score(tuple(v)) for k,v in own.items()}
     valid = split_validation(data, seed=seed)
     few = min(recipe.n_nets, 8)
@@ -442,10 +449,10 @@ def baselines(
         return _finished(objective, recipe_start(replace(recipe, start=kind), data, seed))
     def score(s): return _results(objective, s, source, data, recipe.n_nets)[0]
     def tuned(kind):
-        if hasattr(objective, 'results'): return start(kind)   # another judge knows no step sizes
+        if _asks_else(objective): return start(kind)   # another judge knows no step sizes
         return tune_lr(start(kind), source, data, n_nets=few)
     def chosen(s):
-        if hasattr(objective, 'results'): return objective.judge(s, None, valid)
+        if _asks_else(objective): return objective.judge(s, None, valid)
         return evaluate(s, source, valid, few, seed=-1 - seed).mean
     states = judges(source.to(data.device), recipe.n_nets)
     before = 'no adaptation' if recipe.pool else 'untrained'

@@ -13,7 +13,8 @@ from dd_nb.data import data_from_tensors, load_data
 from dd_nb.evaluate import Protocol, benchmark, evaluate
 from dd_nb.evaluate import read_set as from_evaluate
 from dd_nb.files import as_examples, as_normalised, check_pair, is_distribution, read_set
-from dd_nb.inits import FixedInit, PretrainedPool, pretrain
+from dd_nb.inits import FixedInit
+from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.networks import MLP
 from dd_nb.synthetic import LABELS_FILE, SCALE_FILE, Synthetic, folder_names
 from dd_nb.zoo import load_zoo

@@ -527,7 +527,7 @@ def test_real_loss_in_chunks_refuses_a_network_that_encloses_a_learned_tensor(da
 
 def test_complex_weights_stay_complex_wherever_networks_are_moved_kept_and_compared(data, tmp_path):
     from dd_nb.gradient_matching import gradient_distance
-    from dd_nb.inits import AgingPool, pretrain
+    from dd_nb.pools import AgingPool,pretrain
     from dd_nb.trajectory_matching import parameter_distance, record_experts
     class Free(Fourier):
         def __init__(self): nn.Module.__init__(self); self.w, self.out = nn.Parameter(torch.randn(4, dtype=torch.complex64)), nn.Linear(6, 3)

@@ -18,7 +18,7 @@ rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__
 
 # The one order of imports: a room imports only rooms that stand before it.
 import_order = '''core data readers networks synthetic files batchnorm rules layers structure penultimate guard speed train ordinary objective choice unroll gradcheck
-    inits linear
+    ranks inits pools linear
     adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching families
     coresets evaluate checkpoints distill zoo bench widgets cli all'''.split()
 

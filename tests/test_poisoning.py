@@ -4,7 +4,8 @@ import torch
 
 from dd_nb.data import data_from_tensors
 from dd_nb.distill import distill
-from dd_nb.inits import FixedInit, PretrainedPool, pretrain
+from dd_nb.inits import FixedInit
+from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.networks import MLP
 from dd_nb.poisoning import Attack, Poison, Rates, attack, cautious, distance, flipped, rates, recovery, separation, surprise, tuned_attack, usual_norm
 from dd_nb.synthetic import Synthetic

@@ -24,7 +24,8 @@ def test_what_may_take_long_says_how_far_it_is(bars, tmp_path):
     from dd_nb.adaptation import full_target
     from dd_nb.coresets import feature_net
     from dd_nb.evaluate import Protocol, benchmark, evaluate, fit, tune_lr
-    from dd_nb.inits import PretrainedPool, RandomInit, pretrain
+    from dd_nb.pools import PretrainedPool,pretrain
+    from dd_nb.inits import RandomInit
     from dd_nb.networks import MLP
     from dd_nb.poisoning import attack, tuned_flips
     from dd_nb.synthetic import Synthetic

@@ -15,7 +15,8 @@ import torch
 torch.set_num_threads(1)
 from dd_nb.data import load_data
 from dd_nb.distill import StopDistill, distill
-from dd_nb.inits import RandomInit, Ranks, join_ranks
+from dd_nb.inits import RandomInit
+from dd_nb.ranks import Ranks,join_ranks
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll

@@ -13,8 +13,9 @@ from dd_nb.coresets import coreset, feature_net, features
 from dd_nb.data import Siamese, data_from_tensors, load_data
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.evaluate import Protocol, Score, benchmark, evaluate
-from dd_nb.inits import FixedInit, PretrainedPool, RandomInit, pretrain
-from dd_nb.kernel import FeatureRidge, embed
+from dd_nb.inits import FixedInit,RandomInit
+from dd_nb.pools import PretrainedPool,pretrain
+from dd_nb.kernel import FeatureRidge
 from dd_nb.networks import MLP, ConvNet, make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.ordinary import Judged,Stacked,accuracy,largest_share,not_trained,scored,train_on
@@ -253,11 +254,11 @@ class Own(nn.Module):
 @pytest.mark.parametrize('after', [None, nn.LogSoftmax(1), nn.Softmax(1), lambda o: o - o.mean(1, keepdim=True)], ids=['logits', 'log-softmax', 'softmax', 'centred'])
 def test_features_are_what_enters_the_last_linear_layer(data, after):
     net, x = Own(after).double(), data.x_test[:6].double().requires_grad_()
-    for got in (features_of(net, x), embed(functional(net), x)): assert torch.equal(got, net.body(x))
+    for got in (features_of(net, x), features_of(functional(net), x)): assert torch.equal(got, net.body(x))
     w = torch.randn(6, 12, dtype=torch.float64)
     state = functional(net)
     ps = {k: v.requires_grad_() for k, v in state.params.items()}
-    got = torch.autograd.grad((embed(state, x)*w).sum(), [x, ps['a.weight'], ps['b.bias']])
+    got = torch.autograd.grad((features_of(state, x)*w).sum(), [x, ps['a.weight'], ps['b.bias']])
     want = torch.autograd.grad((net.body(x)*w).sum(), [x, net.a.weight, net.b.bias])
     for a, b in zip(got, want): assert (a - b).norm() <= 1e-12*b.norm()
 
@@ -267,7 +268,7 @@ def test_a_sequence_that_ends_in_log_softmax_is_cut_before_the_classifier(data):
     net, plain = nn.Sequential(*body, nn.Linear(12, 10), nn.LogSoftmax(1)), nn.Sequential(*body, nn.Linear(12, 10))
     x, y = data.batch(60, torch.Generator().manual_seed(0))
     syn = Synthetic.real(data, ipc=1)
-    assert embed(functional(net), x).shape == (60, 12)
+    assert features_of(functional(net), x).shape == (60, 12)
     for f in (DistributionMatch(), FeatureRidge()): assert f(syn, functional(net), (x, y)).item() == f(syn, functional(plain), (x, y)).item()
     assert torch.equal(features(x, net), net[:3](x).double())
     assert torch.equal(coreset('herding', data, ipc=3, net=net).images, coreset('herding', data, ipc=3, net=plain).images)
@@ -306,7 +307,7 @@ def conv_head(): return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4
                                                (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10)), '1', lambda n, x: x.flatten(1))], ids=['shared', 'sum', 'convolution', 'norm after'])
 def test_where_there_is_no_one_layer_it_is_named(data, make, layer, want):
     net, x = make().eval(), data.x_test[:5]
-    for f in (lambda **kw: features_of(net, x, **kw), lambda **kw: embed(functional(net), x, **kw), lambda **kw: features(x, net, **kw).float()):
+    for f in (lambda **kw: features_of(net, x, **kw), lambda **kw: features_of(functional(net), x, **kw), lambda **kw: features(x, net, **kw).float()):
         with pytest.raises(TypeError, match='net must end in one linear layer .* by layer, such as layer='): f()
         if layer: assert torch.equal(f(layer=layer), want(net, x))
         with pytest.raises(ValueError, match="layer must be one of .*, got 'x'"): f(layer='x')

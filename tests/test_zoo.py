@@ -6,7 +6,8 @@ import torch
 
 from dd_nb.data import load_data
 from dd_nb.evaluate import evaluate
-from dd_nb.inits import FixedInit, PretrainedPool
+from dd_nb.inits import FixedInit
+from dd_nb.pools import PretrainedPool
 from dd_nb.zoo import RECIPES, Recipe, baselines, get_recipe, list_zoo, load_zoo, recipe_source, reproduce
 
 

@@ -42,7 +42,8 @@ from dd_nb.distill import TimeLimit, distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.evaluate import Protocol, accuracy, benchmark, cross_architecture, evaluate, fit, stored_source, tune_lr
 from dd_nb.gradient_matching import GradientMatch
-from dd_nb.inits import AgingPool, FixedInit, Mixture, PretrainedPool, RandomInit, judges, pretrain
+from dd_nb.pools import AgingPool,PretrainedPool,pretrain
+from dd_nb.inits import FixedInit,Mixture,RandomInit,judges
 from dd_nb.kernel import FeatureRidge, KernelRidge
 from dd_nb.networks import make_net
 from dd_nb.poisoning import Poison, attack
