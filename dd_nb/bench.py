@@ -36,7 +36,8 @@ from .families import FAMILIES
 from .inits import Mixture,PretrainedPool,RandomInit,Ranks,join_ranks,pretrain
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
-from .synthetic import BN_POLICIES,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,Synthetic
+from .format import write_atomic
 from .unroll import Unroll,_free_memory,functional,hypergradients,loss_fn,real_loss,unroll
 from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
     recipe_objective,recipe_source,recipe_start,reproduce)

@@ -26,7 +26,8 @@ from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,eval
 from .files import LABELS_ARE,SCALES
 from .inits import FixedInit,PretrainedPool,RandomInit,RankError,Ranks,join_ranks,pretrain
 from .networks import make_net
-from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
+from .format import write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce

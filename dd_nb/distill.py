@@ -15,7 +15,8 @@ import torch
 
 from .core import as_png,check_count,progress_bar,seeded
 from .data import Data,split_validation
-from .synthetic import Synthetic,inv_softplus,read_tensors,write_atomic,write_tensors
+from .synthetic import Synthetic,inv_softplus
+from .format import read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
 from .inits import Ranks,judges
 from .evaluate import accuracy,check_fits

@@ -19,7 +19,8 @@ from torch.nn.parameter import is_lazy
 
 from .core import check_count,drawing,in_threads,progress_bar
 from .networks import _spec_of,make_net
-from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
+from .format import MAX_BYTES,read_tensors,write_tensors
+from .synthetic import Synthetic,as_inner
 from .guard import placed
 from .unroll import State,functional,real_dtype,train_step
 from .train import Judged,not_trained,scored,train_on

@@ -17,7 +17,8 @@ from torch import Tensor
 from .core import check_count,in_threads,progress_bar
 from .data import Data,Siamese
 from .networks import _spec_of
-from .synthetic import Synthetic,read_tensors,write_tensors
+from .synthetic import Synthetic
+from .format import read_tensors,write_tensors
 from .guard import as_real,placed
 from .unroll import State,functional,unroll
 from .train import not_trained,train_on

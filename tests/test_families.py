@@ -17,11 +17,12 @@ from dd_nb.distill import distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.evaluate import PROTOCOLS, Protocol, accuracy
 from dd_nb.families import FAMILIES, WORDS, plot_workflow
+from dd_nb.format import read_tensors, write_tensors
 from dd_nb.gradient_matching import GradientMatch, by_class, gradient_distance
 from dd_nb.inits import AgingPool, RandomInit, judges
 from dd_nb.kernel import FeatureRidge, KernelRidge, centred, embed, fc_kernel, ridge
 from dd_nb.networks import MLP, ConvNet
-from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
+from dd_nb.synthetic import Synthetic
 from dd_nb.trajectory_matching import Experts, TrajectoryMatch, parameter_distance, record_experts
 from dd_nb.unroll import functional, loss_fn, trained
 from dd_nb.zoo import OBJECTIVES, RECIPES, baselines, family_recipe, get_recipe, reproduce
