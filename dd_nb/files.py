@@ -22,13 +22,10 @@ from .readers import npz_members
 from .synthetic import Synthetic,check_classes,check_finite,check_images,kind_of
 from .folders import check_scale,read_pictures
 
-# %% ../nbs/02a_files.ipynb #9f82d269
-def as_examples(
-    x:Tensor,    # (n, *data.shape); also channels last, or gray without a channel or laid flat
-    data:Data,   # the real set they are for
-) -> Tensor:     # (n, *data.shape), the same numbers
-    """Images in the shape of the data, where theirs can mean one thing only. What has none of these shapes is
-    returned as it is, for `check_pair` to refuse."""
+# %% ../nbs/02a_files.ipynb #b3fb8295
+def as_examples(x:Tensor, data:Data) -> Tensor:
+    """Images (n, *data.shape), given so, with channels last, or gray ones laid flat or without a channel.
+    What has none of these shapes is returned as it is, for `check_pair` to refuse."""
     shape = tuple(data.shape)
     if tuple(x.shape[1:]) == shape or len(shape) != 3: return x
     c,h,w = shape
@@ -60,11 +57,9 @@ def as_labels(
     check_classes(y.long(), n_classes)
     return y.long()
 
-# %% ../nbs/02a_files.ipynb #c0ae7fda
-def is_distribution(
-    y:Tensor,  # (..., classes) float
-) -> bool:     # whether no number is negative and every row sums to 1, within what rounding does
-    "Whether soft labels are distributions, as cross-entropy takes them."
+# %% ../nbs/02a_files.ipynb #391d0acd
+def is_distribution(y:Tensor) -> bool:
+    "Whether in soft labels no number is negative and every row sums to 1, within what rounding does."
     off = 1e-2 if y.dtype in (torch.float16, torch.bfloat16) else 1e-3
     y = y.detach().double()
     return bool((y >= -1e-6).all() and ((y.sum(-1) - 1).abs() <= off).all())
@@ -94,18 +89,14 @@ def check_pair(
         raise BadArgument('labels', _rows(labels), 'be distributions, not negative and of sum 1', hint)
     return images.detach(),labels.detach()
 
-# %% ../nbs/02a_files.ipynb #29704c1c
+# %% ../nbs/02a_files.ipynb #fd1841fb
 LABELS_ARE = ('auto', 'plain', 'logits', 'probabilities')   # what soft labels in a file are
 
-def as_soft(
-    y:Tensor,               # (n, classes) float
-    labels_are:str='auto',  # one of LABELS_ARE
-) -> Tensor:                # (n, classes) float: distributions, or for 'plain' what was given
-    """Soft labels of a file as what they are said to be. Raises ValueError where that cannot be, or is not
-    said."""
-    if labels_are == 'plain': return y
+def as_soft(y:Tensor, labels_are:str='auto') -> Tensor:
+    """Soft labels (n, classes) of a file as distributions, or for 'plain' as they are. Raises ValueError
+    where that cannot be, or is not said."""
     if labels_are == 'logits': return y.softmax(-1)
-    if is_distribution(y): return y
+    if labels_are == 'plain' or is_distribution(y): return y
     if labels_are == 'probabilities':
         raise ValueError("labels_are='probabilities' needs rows of sum 1 without negative numbers, got "
                          f"{_rows(y)}")
@@ -135,7 +126,7 @@ def _guessed(x, data):
                       "say what the images are, one of 'normalised' (as the data are), 'pixels' (as the data "
                       "are stored; bytes count as 0 to 1) or 'bytes' (0 to 255)", why)
 
-# %% ../nbs/02a_files.ipynb #42f60b80
+# %% ../nbs/02a_files.ipynb #05763413
 def _bytes_normalised(x, data, scale):
     "Bytes, or 255 of them to 1, as networks see them: 0 and 1 stand for the pair, or for black and white."
     low,high = scale if isinstance(scale, tuple) else data.scale or (0., 1.)
@@ -149,7 +140,8 @@ def _bytes_normalised(x, data, scale):
 def _known_numbers(x, scale):
     "Images as floats or bytes; other whole numbers are taken if they are said to be bytes."
     if x.is_floating_point() or x.dtype == torch.uint8: return x
-    if scale == 'bytes' and (not x.numel() or 0 <= x.min() <= x.max() <= 255): return x.to(torch.uint8)
+    whole = scale == 'bytes' and not x.is_complex() and x.dtype != torch.bool
+    if whole and (not x.numel() or 0 <= x.min() <= x.max() <= 255): return x.to(torch.uint8)
     raise BadArgument('images', x.dtype,
                       "be floats or bytes, or with scale='bytes' whole numbers from 0 to 255")
 
@@ -401,7 +393,7 @@ def _folder_pair(path, data, scale, labels_are):
             return x.to(data.device, data.dtype),y.to(data.device)
     return as_normalised(x, data, scale).to(data.device),y.to(data.device)
 
-# %% ../nbs/02a_files.ipynb #17a63210
+# %% ../nbs/02a_files.ipynb #8de8db3b
 def _labels_for(x, path, data, labels, most):
     "The labels of images whose file has none: those of another file, or those of their order."
     beside = path.with_name(path.name.replace('image', 'label'))
@@ -422,13 +414,9 @@ def _file_pair(x, y, path, data, labels, scale, labels_are, most):
     if not torch.is_tensor(x):
         raise ValueError(f'{str(path)!r} must hold images as one tensor, got {type(x).__name__}')
     if y is None: y = _labels_for(x, path, data, labels, most)
-    known = x.is_floating_point() or x.dtype == torch.uint8 or scale == 'bytes'
-    if x.is_complex() or x.dtype == torch.bool or not known:
-        raise ValueError(f"{str(path)!r} must hold images as floats or bytes, or with scale='bytes' as "
-                         f"whole numbers from 0 to 255, got {x.dtype}")
     try:
-        x = as_examples(x, data) if x.dim() else x
-        if x.dim() and x.shape[1:] != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
+        x = as_examples(_known_numbers(x, scale), data)
+        if x.shape[1:] != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
         x,y,form = _as_pair(x, y, data, scale, labels_are)
         return x,y.softmax(-1) if form == 'softmax' else y
     except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e

@@ -57,14 +57,12 @@ def _folder_classes(folders, classes):
             raise BadArgument('folders', Given(), 'be named as the classes are', either)
     return numbers
 
-# %% ../nbs/02d_folders.ipynb #6ada7345
+# %% ../nbs/02d_folders.ipynb #17644dbc
 SCALE_FILE = 'scale.json'          # in a folder of pictures: what black and white stand for
 LABELS_FILE = 'soft_labels.json'   # and soft labels, by the name of the picture
 
-def check_scale(
-    scale,     # should be a pair of numbers
-) -> tuple:    # (low, high), floats
-    "What black and white stand for. Raises BadType."
+def check_scale(scale) -> tuple:
+    "What black and white stand for: (low, high), as floats. Raises BadType."
     try:
         low,high = (float(v) for v in scale)
         if low < high and math.isfinite(high - low): return low,high

@@ -28,12 +28,9 @@ KINDS = 'set','network','run'
 MAX_BYTES = 4*2**30         # largest file that is read, in bytes
 MAX_HEAD = 2**23            # largest header
 
-# %% ../nbs/02c_format.ipynb #d17f6179
-def digest(
-    tensors:dict,   # name -> tensor on the CPU
-    head:str='',    # the header, as text
-) -> str:
-    "SHA-256 of tensors and header."
+# %% ../nbs/02c_format.ipynb #ac595288
+def digest(tensors:dict, head:str='') -> str:
+    "SHA-256 of tensors on the CPU, by name, and of the text of a header."
     h = hashlib.sha256(head.encode())
     for k in sorted(tensors):
         t = tensors[k].contiguous()

@@ -19,8 +19,8 @@ from torch.nn.parameter import is_lazy
 
 from .core import check_count,drawing,in_threads,progress_bar
 from .networks import _spec_of,make_net
-from .format import MAX_BYTES,read_tensors,write_tensors
 from .synthetic import Synthetic,as_inner
+from .format import MAX_BYTES,read_tensors,write_tensors
 from .guard import placed
 from .unroll import State,functional,real_dtype,train_step
 from .train import Judged,not_trained,scored,train_on

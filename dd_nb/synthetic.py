@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../nbs/02_synthetic.ipynb #69442151
-from .core import (BadArgument,BadType,Given,as_png,check_choice,check_count,check_number,remark,seeded,
+from .core import (BadArgument,BadType,Given,as_png,check_choice,check_count,remark,seeded,
                         ticking)
 from .data import Data,Normalise,Vectors
 
@@ -30,11 +30,10 @@ def inv_softplus(
         raise BadArgument('lr', smallest, 'be positive and finite')
     return lr + torch.log(-torch.expm1(-lr))
 
-# %% ../nbs/02_synthetic.ipynb #dae857bd
+# %% ../nbs/02_synthetic.ipynb #a9fbf9d6
 INNER = ('sgd', 'momentum', 'adam')
 BN_POLICIES = ('tracked', 'learned', 'batch', 'calibrated', 'frozen')   # see 07_batchnorm
 LABEL_FORMS = ('plain', 'softmax')   # what soft labels are: the numbers kept, or their softmax
-LEARNABLE = ('images', 'lrs', 'labels', 'stats')
 
 # %% ../nbs/02_synthetic.ipynb #0e2bcbea
 @dataclass(frozen=True)
@@ -274,7 +273,7 @@ def _check_enough(data, need):
     remark(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is '
            'used at least once, and some again')
 
-# %% ../nbs/02_synthetic.ipynb #3dae1cad
+# %% ../nbs/02_synthetic.ipynb #baf01580
 def _dealt(data, need, seed):
     "For each class, indices of its training examples in a seeded random order, `need` of them or more."
     g,y,out = seeded(seed),data.y_train.cpu(),[]
@@ -284,21 +283,12 @@ def _dealt(data, need, seed):
         out.append(rounds[0] if len(rounds) == 1 else torch.cat(rounds)[:need])
     return out
 
-def too_few(
-    idx:Tensor,  # indices of the examples of a class, as a start is given them
-    need:int,    # how many examples are wanted
-) -> bool:       # whether there are so few different ones that all of them are taken, some several times
-    "Whether there is nothing to choose: a class that has fewer examples than are wanted."
+def too_few(idx:Tensor, need:int) -> bool:
+    "Whether these examples of a class leave nothing to choose: fewer different ones than are wanted."
     return len(idx.unique()) < need
 
-# %% ../nbs/02_synthetic.ipynb #98242d30
-def start_from(
-    cls,          # `Synthetic`
-    data:Data,    # the real set T
-    choose,       # function (idx, need, take) -> (need, *shape): the examples of one class
-    ipc, steps, epochs, lr, inner, seed,   # as in `Synthetic.real`
-    **kwargs,     # passed to `Synthetic`
-):                # a set
+# %% ../nbs/02_synthetic.ipynb #2701a9b5
+def start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
     """A set of the examples that `choose` makes for each class: `idx` are its training examples in random
     order, some again if they are too few, `need` says how many are wanted, and `take(idx)` are these
     examples, normalised."""
@@ -377,7 +367,7 @@ def scale(self:Synthetic) -> tuple|None:
     if not isinstance(scale, (list, tuple)) or len(scale) != 2 or not all(map(number, scale)): return None
     return tuple(map(float, scale)) if scale[0] < scale[1] else None
 
-# %% ../nbs/02_synthetic.ipynb #ab0dd9a1
+# %% ../nbs/02_synthetic.ipynb #a4faeb02
 @patch
 def unnormalised(self:Synthetic) -> Tensor:
     "The examples on the scale of the data, (steps, n, ...) float on the CPU, not clamped."
@@ -386,10 +376,8 @@ def unnormalised(self:Synthetic) -> Tensor:
     return self.norm.to('cpu', torch.float32).inverse(x.flatten(0, 1)).reshape(x.shape)
 
 @patch
-def black_white(self:Synthetic,
-    x:Tensor,    # the examples, `unnormalised`
-) -> tuple:      # low, high
-    "The scale, and where S does not say: [0, 1] if it holds the examples, else all that they span."
+def black_white(self:Synthetic, x:Tensor) -> tuple:
+    "The scale, and where S does not say: [0, 1] if it holds the `unnormalised` x, else all that they span."
     if self.scale: return self.scale
     low,high = x.min().item(),x.max().item()
     if 0 <= low and high <= 1 and self.norm is not None: return 0.,1.
@@ -519,33 +507,23 @@ def shuffled(self:Synthetic,
     return self.changed(images=deal(self.images), labels=deal(self.raw_labels), label_form=self.label_form,
                         lr=float(self.lrs.detach().mean()), order=None)
 
-# %% ../nbs/02_synthetic.ipynb #3a8a1677
-def kind_of(
-    v,         # anything
-) -> Given:
+# %% ../nbs/02_synthetic.ipynb #0a8cb8e1
+def kind_of(v) -> Given:
     "The dtype of a tensor, and of anything else its class: what a refusal shows."
     return Given(v.dtype if torch.is_tensor(v) else type(v).__name__)
 
-def check_finite(
-    name:str,  # of the argument
-    t:Tensor,  # real numbers
-):
+def check_finite(name:str, t:Tensor):
     "Refuse NaN and infinity."
     if not torch.isfinite(t).all(): raise BadArgument(name, Given('NaN or infinity'), 'be finite')
 
-def check_images(
-    images,    # should be a tensor of finite floats
-):
-    "Refuse images that no network can take."
+def check_images(images):
+    "Refuse images that are no tensor of finite floats."
     if not torch.is_tensor(images) or not images.is_floating_point():
         raise BadType('images', kind_of(images), 'be a float tensor')
     check_finite('images', images)
 
-def check_classes(
-    y:Tensor,       # whole numbers
-    n_classes:int,  # how many classes there are
-):
-    "Refuse labels of classes that there are not."
+def check_classes(y:Tensor, n_classes:int):
+    "Refuse whole numbers that are not among so many classes."
     low,high = (int(v) for v in y.aminmax())
     if low < 0 or high >= n_classes:
         raise BadArgument('labels', Given(f'{low}..{high}'), f'lie in 0..{n_classes-1}')
@@ -591,17 +569,14 @@ def _check_lr(lr, T, of):
     if shape not in ((), (T,)):
         raise BadArgument('lr', shape, f'be one number or have shape ({T},) = ({of},)')
 
-# %% ../nbs/02_synthetic.ipynb #04fe0fc0
+# %% ../nbs/02_synthetic.ipynb #8ad7f20f
 def _check_learn(learn, bn, hard):
     "What is to be learned has a name, and a gradient."
     if not isinstance(learn, (tuple, list)): raise BadType('learn', learn, 'be a tuple of names')
-    for k in sorted(set(map(str, learn)) - set(LEARNABLE)):
-        raise BadArgument('learn', k, f'name some of {", ".join(map(repr, LEARNABLE))}')
-    if 'stats' in learn and bn != 'learned':
-        raise BadArgument('learn', Given(f'bn={bn!r}'), "name 'stats' with bn='learned' only")
-    if 'labels' in learn and hard:
-        raise BadArgument('learn', Given('integer labels'), "name 'labels' if they are soft",
-                          'hard labels cannot be learned')
+    can = ['images', 'lrs', *['labels']*(not hard), *['stats']*(bn == 'learned')]
+    why = dict(labels='hard labels cannot be learned', stats=f"that is for bn='learned', not for {bn!r}")
+    for k in learn:
+        if k not in can: raise BadArgument('learn', k, f'name some of {", ".join(can)}', why.get(k, ''))
 
 def _check_stats(bn, stats, shape):
     "Vectors for 'learned', real examples for 'calibrated', and nothing for the other policies."
@@ -639,6 +614,8 @@ def _check(self:Inner):
     "Refuse a rule that is not known, and constants that no rule takes."
     check_choice('inner', self.name, INNER)
     for k in ('momentum', 'beta1', 'beta2'):
-        check_number(f'inner: {k}', getattr(self, k), lambda v: 0 <= v < 1, 'be in [0, 1)')
-    check_number('inner: weight_decay', self.weight_decay, lambda v: 0 <= v < math.inf, 'be finite and >= 0')
-    check_number('inner: eps', self.eps, lambda v: 0 < v < math.inf, 'be finite and > 0')
+        v = getattr(self, k)   # a number, or a tensor of one that is learned
+        if not 0 <= v < 1: raise BadArgument(f'inner: {k}', v, 'be in [0, 1)')
+    if not 0 <= self.weight_decay < math.inf:
+        raise BadArgument('inner: weight_decay', self.weight_decay, 'be finite and >= 0')
+    if not 0 < self.eps < math.inf: raise BadArgument('inner: eps', self.eps, 'be finite and > 0')
