@@ -5,6 +5,8 @@ from .data import *
 from .readers import *
 from .networks import *
 from .synthetic import *
+from .format import *
+from .folders import *
 from .files import *
 from .batchnorm import *
 from .rules import *

@@ -39,7 +39,8 @@ from .pools import PretrainedPool,pretrain
 from .ranks import Ranks,join_ranks
 from .networks import make_net
 from .poisoning import FLIPPED,attack,defences,tuned_flips
-from .synthetic import BN_POLICIES,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,Synthetic
+from .format import write_atomic
 from .unroll import Unroll,unroll
 from .choice import free_memory
 from .speed import hypergradients,real_loss

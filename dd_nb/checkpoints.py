@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 
 from .core import check_count,first_line
-from .synthetic import read_tensors,write_atomic,write_tensors
+from .format import read_tensors,write_atomic,write_tensors
 
 # %% ../nbs/03a_checkpoints.ipynb #550eac7b
 def run_state(

@@ -29,7 +29,8 @@ from .inits import FixedInit,RandomInit
 from .pools import PretrainedPool,pretrain
 from .ranks import RankError,Ranks,join_ranks
 from .networks import make_net
-from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
+from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
+from .format import write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce

@@ -12,7 +12,7 @@ from torch import nn
 
 from .core import check_choice,tally
 from .data import Data
-from .synthetic import Synthetic,_from_data,too_few
+from .synthetic import Synthetic,start_from,too_few
 from .layers import placed
 from .penultimate import features_of
 from .ordinary import train_on
@@ -101,7 +101,7 @@ def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd',
         if too_few(i, need): return take(i)
         i = i.sort().values   # whatever order they were dealt in
         return take(i[pick(features(take(i), net, layer), need)])
-    return _from_data(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kw)
+    return start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kw)
 
 # %% ../nbs/18_coresets.ipynb #9c902f79
 @patch(cls_method=True)

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from .core import BadArgument,BadType,Given,check_count,drawing,first_line,is_whole
 from .networks import make_net,spec_of
-from .synthetic import MAX_BYTES
+from .format import MAX_BYTES
 from .structure import State,functional
 
 # %% ../nbs/05_random_init.ipynb #a06eb73c

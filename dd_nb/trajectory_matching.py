@@ -18,7 +18,8 @@ from torch import Tensor
 from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
 from .data import Data,Siamese
 from .networks import spec_of
-from .synthetic import Synthetic,read_tensors,write_tensors
+from .synthetic import Synthetic
+from .format import read_tensors,write_tensors
 from .layers import as_real,placed
 from .structure import State
 from .ordinary import not_trained,train_on

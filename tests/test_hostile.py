@@ -10,13 +10,13 @@ from forge import Bomb, head_of, npy_claim, ours_again, png, torch_file
 from safetensors.torch import load as st_load
 from safetensors.torch import save as st_save
 
-from dd_nb import synthetic
 from dd_nb.data import data_from_folder, load_data
 from dd_nb.evaluate import read_set, stored_source
+from dd_nb.format import FORMAT, digest, read_tensors, write_tensors
 from dd_nb.inits import FixedInit,known_net,stored_init
 from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.networks import MLP, make_net
-from dd_nb.synthetic import FORMAT, Synthetic, read_tensors, write_tensors
+from dd_nb.synthetic import Synthetic
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +68,7 @@ def test_files_of_the_first_format_are_still_read(file):
     blob = file.read_bytes()
     head = head_of(blob)
     t = st_load(blob)
-    h = {k: v for k, v in head.items() if k != 'kind'} | dict(format=1, sha256=synthetic._digest(t))
+    h = {k: v for k, v in head.items() if k != 'kind'} | dict(format=1, sha256=digest(t))
     want = Synthetic.load(file)
     file.write_bytes(st_save(t, dict(dd_nb=json.dumps(h))))
     assert torch.equal(Synthetic.load(file).images, want.images)

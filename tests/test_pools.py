@@ -9,7 +9,8 @@ from dd_nb.evaluate import accuracy, evaluate
 from dd_nb.inits import FixedInit, RandomInit, judges, stored_init
 from dd_nb.networks import MLP
 from dd_nb.pools import AgingPool, PretrainedPool, pretrain
-from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
+from dd_nb.synthetic import Synthetic
+from dd_nb.format import read_tensors,write_tensors
 
 
 def first(state): return next(iter(state.params.values()))

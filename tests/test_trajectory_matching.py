@@ -12,7 +12,8 @@ from dd_nb.distill import distill
 from dd_nb.evaluate import accuracy
 from dd_nb.inits import RandomInit, judges
 from dd_nb.networks import MLP, ConvNet
-from dd_nb.synthetic import Synthetic, read_tensors, write_tensors
+from dd_nb.synthetic import Synthetic
+from dd_nb.format import read_tensors,write_tensors
 from dd_nb.trajectory_matching import Experts, TrajectoryMatch, parameter_distance, record_experts
 from dd_nb.structure import functional
 from dd_nb.train import trained

@@ -41,14 +41,14 @@ def signature(fn, known=None, method=False):
     return f'def {fn.name}({text(a)}){returns}: ...'
 
 
-def members(cls):
-    "Lines of a class: its fields, the attributes that its methods set, and its methods."
+def members(cls, later=()):
+    "Lines of a class: its fields, the attributes that its methods set, and its methods, but those that are patched in `later`."
     out, names = [], set()
     for n in cls.body:
         if isinstance(n, ast.AnnAssign): out.append(text(n.target) + ': ' + text(n.annotation) + (' = ...' if n.value else '')); names.add(text(n.target))
         elif isinstance(n, ast.Assign):
             for e in targets(n): out.append(f'{text(e)}: Any'); names.add(text(e))
-        elif isinstance(n, ast.FunctionDef):
+        elif isinstance(n, ast.FunctionDef) and n.name not in later:
             out += [f'@{text(d)}' for d in n.decorator_list if text(d) in ('property', 'classmethod', 'staticmethod') or text(d).endswith('.setter')] + [signature(n, method=not any(text(d) == 'staticmethod' for d in n.decorator_list))]
             names.add(n.name)
     own = {t.attr for n in ast.walk(cls) for t in targets(n) if isinstance(t, ast.Attribute) and text(t.value) == 'self'}
@@ -67,12 +67,13 @@ def stub(room, trees):
             body += [f'{text(e)}: Any' for e in targets(n) if isinstance(e, ast.Name)]
         elif isinstance(n, ast.FunctionDef) and not patched(n): body.append(signature(n, known))
         elif isinstance(n, ast.ClassDef):
-            more = []
+            more, later = [], set()
             for m, tree in trees.items():
                 for f in tree.body:
                     if isinstance(f, ast.FunctionDef) and (p := patched(f)) and n.name in p[0]:
                         more += ([f'@{p[1]}'] if p[1] else []) + [signature(f, known, method=True)]
-            body += [*(f'@{text(d)}' for d in n.decorator_list), f'class {n.name}({", ".join(map(text, (*n.bases, *n.keywords)))}):'.replace('():', ':'), *(f'    {line}' for line in (*members(n), *more) or ['...'])]
+                        later.add(f.name)
+            body += [*(f'@{text(d)}' for d in n.decorator_list), f'class {n.name}({", ".join(map(text, (*n.bases, *n.keywords)))}):'.replace('():', ':'), *(f'    {line}' for line in (*members(n, later), *more) or ['...'])]
     said = set(re.findall(r'\w+', '\n'.join(body)))
     for n in imports:
         n.names = [a for a in n.names if (a.asname or a.name.split('.')[0]) in said]

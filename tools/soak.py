@@ -22,6 +22,7 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -36,7 +37,8 @@ from forge import Bomb, header_of, npy_claim, npz_file, ours_again, png, torch_f
 from hypothesis import strategies as st
 from layouts import one_layout
 
-from dd_nb import synthetic
+import dd_nb
+from dd_nb.format import FORMAT, read_tensors, write_atomic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
 from dd_nb.checkpoints import Checkpoints
 from dd_nb.distill import distill
@@ -44,7 +46,7 @@ from dd_nb.evaluate import check_pair, evaluate, read_set
 from dd_nb.pools import AgingPool,PretrainedPool,pretrain
 from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.networks import make_net
-from dd_nb.synthetic import Synthetic, write_atomic
+from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
 
 MB = 2**20
@@ -122,12 +124,12 @@ class Slow:
 
 def to_be_killed(w, kind, folder, out):
     "A distillation that says into a pipe when it begins to write a file (w) and when it has done so (d)."
-    fsync, fdopen, mkstemp, replace = os.fsync, os.fdopen, synthetic.tempfile.mkstemp, os.replace
+    fsync, fdopen, mkstemp, replace = os.fsync, os.fdopen, tempfile.mkstemp, os.replace
     def say(c): os.write(w, c)
     def slow_mkstemp(*a, **k): say(b'w'); return mkstemp(*a, **k)
     def slow_fsync(fd): time.sleep(.004); fsync(fd)
     def slow_replace(*a): replace(*a); say(b'd')
-    synthetic.tempfile.mkstemp, os.fsync, os.fdopen, os.replace = slow_mkstemp, slow_fsync, lambda *a: Slow(fdopen(*a)), slow_replace
+    tempfile.mkstemp, os.fsync, os.fdopen, os.replace = slow_mkstemp, slow_fsync, lambda *a: Slow(fdopen(*a)), slow_replace
     say(b's')
     with warnings.catch_warnings():
         warnings.simplefilter('error')   # a checkpoint that cannot be read would be passed over with a warning
@@ -182,7 +184,7 @@ def kills(state, keep, work, n=100, inside=30):
         def look():
             bad, there = 0, sorted(folder.glob('step-*.safetensors'))
             for f in there:
-                try: synthetic.read_tensors(f, 'run')
+                try: read_tensors(f, 'run')
                 except ValueError: bad += 1
             return bad, len(there)
         bad, seen = answer(look)
@@ -211,7 +213,7 @@ def wrong(rng, kind):
         if what == 'shape': return tensors | {k: torch.cat([t.reshape(-1), t.reshape(-1)[:1]])}
         if what == 'dtype' and kind == 'set': return tensors | {k: t.to(torch.complex64)}
         if what == 'drop': return {n: v for n, v in tensors.items() if n != k}
-        if what == 'future': head['format'] = rng.choice([synthetic.FORMAT + 1, 99, 10**30, '2', None, -1, 1.5])
+        if what == 'future': head['format'] = rng.choice([FORMAT + 1, 99, 10**30, '2', None, -1, 1.5])
         elif what == 'head': head.update(rng.choice([dict(inner='newton'), dict(inner=[1]), dict(n_classes='ten'), dict(meta=7), dict(learn=['weights']), dict(epochs=-3), dict(epochs=None)]) if kind == 'set' else dict(state={}, spec=dict(name='MLP', shape=[1, 8, 8], n_classes=10, hidden=[10**7, 10**7]), accuracy='x') if kind == 'network' else dict(state={'x': 1, 'y': 2}))
         else: head['kind'] = rng.choice([v for v in ('set', 'network', 'run') if v != kind] + ['', 3])
         return tensors
@@ -509,7 +511,7 @@ def networks(state, keep, n=400):
 
 def code():
     "A fingerprint of what is tried here."
-    files = sorted(f for d in (Path(synthetic.__file__).parent, Path(__file__).parent) for f in d.glob('*.py'))
+    files = sorted(f for d in (Path(dd_nb.__file__).parent, Path(__file__).parent) for f in d.glob('*.py'))
     return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()
 
 
