@@ -23,7 +23,10 @@ from .distribution_matching import *
 from .families import *
 from .coresets import *
 from .evaluate import *
+from .protocols import *
+from .ranking import *
 from .distill import *
+from .recipes import *
 from .zoo import *
 from .bench import *
 from .widgets import *

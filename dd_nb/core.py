@@ -8,9 +8,10 @@ __all__ = ['NOISE', 'Given', 'shown', 'BadArgument', 'BadType', 'renaming', 'is_
            'ticking', 'tally', 'as_png', 'in_threads', 'in_range', 'seeded', 'drawing']
 
 # %% ../nbs/00a_core.ipynb #7e55d749
-import io,numbers,operator,os,sys,threading,warnings
+import io,json,numbers,operator,os,sys,threading,warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -206,6 +207,33 @@ def as_png(
     buf = io.BytesIO()
     fig.savefig(buf, format='png', dpi=dpi)
     return buf.getvalue()
+
+# %% ../nbs/00a_core.ipynb #6828550c
+def stored(
+    name:str,         # of a measurement, without .json
+    folder='images',  # beside the notebook that shows it
+) -> dict|None:       # None: not measured yet
+    "A measurement that a benchmark or a command has written."
+    path = Path(folder)/f'{name}.json'
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else None
+
+def point(
+    s:dict|None,      # a score, as `Score.to_dict` has it; None: not measured
+    half:bool=False,  # add half of the 95 % interval in brackets
+) -> str:             # such as '91.0 ± 1.0'; '' for None
+    "A score in percent: the mean, and where there are several networks the standard deviation."
+    if s is None: return ''
+    spread = f" ± {100*s['std']:.1f}" if len(s['all']) > 1 else ''
+    return f"{100*s['mean']:.1f}{spread}" + (f" ({100*s['half']:.1f})" if half and s['half'] is not None else '')
+
+def table(
+    head,  # titles of the columns
+    rows,  # of as many cells each
+):         # what a notebook shows as a table
+    "Rows as a table. Cells are shown as they are, so `code` and **bold** work in them."
+    from IPython.display import Markdown
+    lines = [head, ['---']*len(head), *rows]
+    return Markdown('\n'.join(f"| {' | '.join(map(str, l))} |" for l in lines))
 
 # %% ../nbs/00a_core.ipynb #a50ef3f0
 _POOLS = {}   # number of threads -> pool, kept for the life of the process

@@ -17,8 +17,9 @@ from .core import as_png,check_count,progress_bar,seeded
 from .data import Data,split_validation
 from .synthetic import Synthetic,inv_softplus,read_tensors,write_atomic,write_tensors
 from .unroll import Unroll,hypergradients,trained
+from .train import accuracy
 from .inits import Ranks,judges
-from .evaluate import accuracy,check_fits
+from .evaluate import check_fits
 
 # %% ../nbs/03_single_step.ipynb #9869b54a
 @dataclass

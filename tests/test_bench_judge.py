@@ -8,12 +8,13 @@ import torch
 from dd_nb.bench import (JUDGED, architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
                          print_side_by_side, side_by_side)
 from dd_nb.data import load_data
-from dd_nb.evaluate import Protocol
+from dd_nb.protocols import Protocol
 from dd_nb.inits import RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
-from dd_nb.zoo import RECIPES, Recipe, list_zoo
+from dd_nb.recipes import RECIPES,Recipe
+from dd_nb.zoo import list_zoo
 
 NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
 

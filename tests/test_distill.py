@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.distill import LR_RANGE, Checkpoints, GradClip, Interrupted, StopDistill, TimeLimit, cosine_decay, distill, step_decay
-from dd_nb.evaluate import accuracy, evaluate
+from dd_nb.train import accuracy
+from dd_nb.evaluate import evaluate
 from dd_nb.inits import AgingPool, FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
 from dd_nb.synthetic import Synthetic

@@ -8,7 +8,8 @@ from torch import nn
 
 from dd_nb.data import Data, data_from_tensors, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import accuracy, evaluate, stored_source, tune_lr
+from dd_nb.train import accuracy
+from dd_nb.evaluate import evaluate,stored_source,tune_lr
 from dd_nb.inits import AgingPool, FixedInit, Mixture, PretrainedPool, RandomInit, judges, pretrain, stored_init
 from dd_nb.networks import MLP, ConvNet, LeNet
 from dd_nb.synthetic import Synthetic, read_tensors, write_tensors

@@ -40,7 +40,9 @@ from dd_nb.data import Normalise,Siamese,data_from_tensors,load_data,split_valid
 from dd_nb.core import no_progress
 from dd_nb.distill import TimeLimit, distill
 from dd_nb.distribution_matching import DistributionMatch
-from dd_nb.evaluate import Protocol, accuracy, benchmark, cross_architecture, evaluate, fit, stored_source, tune_lr
+from dd_nb.protocols import Protocol,benchmark,cross_architecture,fit
+from dd_nb.train import accuracy
+from dd_nb.evaluate import evaluate,stored_source,tune_lr
 from dd_nb.gradient_matching import GradientMatch
 from dd_nb.inits import AgingPool, FixedInit, Mixture, PretrainedPool, RandomInit, judges, pretrain
 from dd_nb.kernel import FeatureRidge, KernelRidge
@@ -51,7 +53,8 @@ from dd_nb.synthetic import BN_POLICIES, Synthetic
 from dd_nb.text import data_from_texts
 from dd_nb.trajectory_matching import TrajectoryMatch, record_experts
 from dd_nb.unroll import STRATEGIES, Unroll, adjoint_norms, check_gradient, functional, hypergradients, real_loss, stack, trained
-from dd_nb.zoo import family_recipe, get_recipe, recipe_objective, recipe_source, recipe_start, reproduce
+from dd_nb.recipes import family_recipe,get_recipe,recipe_objective,recipe_source,recipe_start
+from dd_nb.zoo import reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = dict(tests=40, exact=60, flows=100, hypergrad=115, judge=35, families=45, distil=300, compiled=80)   # at most; with --budget, no more than are left

@@ -39,7 +39,8 @@ from layouts import one_layout
 from dd_nb import synthetic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
 from dd_nb.distill import Checkpoints, distill
-from dd_nb.evaluate import check_pair, evaluate, read_set
+from dd_nb.files import check_pair,read_set
+from dd_nb.evaluate import evaluate
 from dd_nb.inits import AgingPool, FixedInit, PretrainedPool, RandomInit, pretrain
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic, write_atomic
