@@ -241,19 +241,19 @@ class LiveDistill(Explorer):
         self.history = self.error = self.thread = None
         self._go,self._end = threading.Event(),threading.Event()
         self._args = source,data,objective,dict(kwargs, iters=iters, every=every or max(1, iters//50))
-        super().__init__(self._widgets(iters), self.image.value)
+        self.buttons,self.bar,self.label,self.image,box = self._widgets(iters)
+        super().__init__(box, self.image.value)
 
 # %% ../nbs/21_widgets.ipynb #ccf2b056
 @patch
 def _widgets(self:LiveDistill, iters):
     import ipywidgets as w
     said = dict(start='begin, or go on', pause='wait after this outer step', stop='end, and keep the best')
-    self.buttons = [w.Button(description=d, tooltip=t, disabled=d != 'start') for d,t in said.items()]
-    for b,f in zip(self.buttons, (self.start, self.pause, self.stop)): b.on_click(lambda _, f=f: f())
-    self.bar = w.IntProgress(value=0, max=iters, layout=w.Layout(width='40%'))
-    self.label = w.Label('not started')
-    self.image = w.Image(value=self._draw(None), format='png', layout=w.Layout(max_width='100%'))
-    return w.VBox([w.HBox([*self.buttons, self.bar, self.label]), self.image])
+    buttons = [w.Button(description=d, tooltip=t, disabled=d != 'start') for d,t in said.items()]
+    for b,f in zip(buttons, (self.start, self.pause, self.stop)): b.on_click(lambda _, f=f: f())
+    bar,label = w.IntProgress(value=0, max=iters, layout=w.Layout(width='40%')),w.Label('not started')
+    image = w.Image(value=self._draw(None), format='png', layout=w.Layout(max_width='100%'))
+    return buttons,bar,label,image,w.VBox([w.HBox([*buttons, bar, label]), image])
 
 @patch
 def _draw(self:LiveDistill, loop):

@@ -32,8 +32,12 @@ class LiveDistill(Explorer):
     _args: Any
     _end: Any
     _go: Any
+    bar: Any
+    buttons: Any
     error: Any
     history: Any
+    image: Any
+    label: Any
     syn: Any
     thread: Any
     def _widgets(self, iters): ...
