@@ -226,7 +226,8 @@ def point(
     "A score in percent: the mean, and where there are several networks the standard deviation."
     if s is None: return ''
     spread = f" ± {100*s['std']:.1f}" if len(s['all']) > 1 else ''
-    return f"{100*s['mean']:.1f}{spread}" + (f" ({100*s['half']:.1f})" if half and s['half'] is not None else '')
+    bracket = f" ({100*s['half']:.1f})" if half and s['half'] is not None else ''
+    return f"{100*s['mean']:.1f}{spread}{bracket}"
 
 def table(
     head,  # titles of the columns

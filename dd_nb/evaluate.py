@@ -115,7 +115,8 @@ def to_dict(self:Score) -> dict:
 def facts(self:Score) -> dict:
     "What a set's `meta` keeps of its score: mean, spread, number of networks, and what else has to be said."
     out = dict(mean=self.mean, std=self.std, networks=len(self.all))
-    if self.largest is not None and self.all_balanced: out |= dict(balanced=self.balanced, largest=self.largest)
+    if self.largest is not None and self.all_balanced:
+        out |= dict(balanced=self.balanced, largest=self.largest)
     return out | {k: v for k,v in dict(diverged=self.diverged, constant=self.constant).items() if v}
 
 # %% ../nbs/17_evaluate.ipynb #aafd987e
@@ -190,7 +191,8 @@ def own_data(
     "The data that a set was made for: words by the vectors that it knows, images on its scale."
     name = syn.meta.get('data', {}).get('name')
     if not name:
-        raise BadArgument('data', Given(''), 'be given', 'the set does not say which data set it was made for')
+        raise BadArgument('data', Given(''), 'be given',
+                          'the set does not say which data set it was made for')
     data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm)
     check_made_for(syn, data)
     return data

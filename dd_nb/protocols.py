@@ -107,7 +107,7 @@ def _one_for_one(net):
 _CACHE = 2_000_000   # numbers
 
 def _at_once(net, images):
-    "Examples at a time: as many as leave every layer's output in a core's cache, or all if they are not alone."
+    "Examples at a time: as many as leave every layer's output in a core's cache, or all of them."
     if images.device.type != 'cpu' or not _one_for_one(net): return len(images)
     sizes = []
     hooks = [m.register_forward_hook(lambda m, i, o: sizes.append(o.numel())) for m in net.modules()]
@@ -156,7 +156,8 @@ def fit(
     "Train a network from scratch on a set, by a protocol."
     p = get_protocol(protocol)
     if p.augment and augment is None:
-        raise BadArgument('augment', Given(f'None for {p.augment!r}'), 'be given for a protocol with augmentation')
+        raise BadArgument('augment', Given(f'None for {p.augment!r}'),
+                          'be given for a protocol with augmentation')
     if tick is None:
         with tally(p.n_epochs, 'fit', 'epoch') as tell:
             return fit(net, images, labels, p, seed, augment, tell)
@@ -308,7 +309,7 @@ def plot_scores(
     scores:dict,   # set -> architecture -> Score
     ylabel:str='test accuracy, %',
 ):                 # a matplotlib figure
-    "A group of bars for each architecture, a bar for each set, with standard deviations over several networks."
+    "A group of bars for each architecture, a bar for each set, with standard deviations where there are any."
     from matplotlib.figure import Figure
     archs = list(next(iter(scores.values())))
     fig = Figure(figsize=(max(4, 1 + 1.1*len(archs)*max(1, len(scores)/3)), 3.2), layout='constrained')

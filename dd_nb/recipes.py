@@ -74,7 +74,8 @@ def with_pool(
     if n is None: return recipe
     check_count('poolsize', n, 3)
     if not recipe.pool:
-        raise BadArgument('poolsize', n, f'be left out for {recipe.name!r}, which asks for no pre-trained networks')
+        raise BadArgument('poolsize', n,
+                          f'be left out for {recipe.name!r}, which asks for no pre-trained networks')
     return replace(recipe, pool={**recipe.pool, 'n': n})
 
 def _folder(pools, *parts): return Path(pools or 'out/pools')/'-'.join(map(str, parts))
@@ -194,10 +195,11 @@ _MANY = dict(n=160, held_out=.625)   # sixty networks to distil with, fifty to c
 
 def _transfer(a, b, fixed, paper):
     "A hundred images for networks that were trained on other data, `a`, than they are to learn, `b`."
-    whom = f'{"one known" if fixed else "any"} LeNet'
-    about = f'a hundred {b.upper()} images for {whom} that was trained on {a.upper()}'
-    return _lenet(f'{a}-{b}-{"fixed-" if fixed else ""}100', about, paper and paper + ' (Wang et al. 2018)', b,
-                  size=None if b == 'usps28' else 28, fixed=fixed, start='real', n_nets=50,
+    name = f'{a}-{b}-{"fixed-" if fixed else ""}100'
+    about = (f'a hundred {b.upper()} images for {"one known" if fixed else "any"} LeNet '
+             f'that was trained on {a.upper()}')
+    return _lenet(name, about, paper and paper + ' (Wang et al. 2018)', b, fixed=fixed,
+                  size=None if b == 'usps28' else 28, start='real', n_nets=50,
                   pool=dict(_MANY, data=a, epochs=dict(usps=20).get(a, 2)),
                   syn=dict(ipc=5, steps=2, epochs=10 if fixed else 20, lr=.002, inner='adam'),
                   unroll=dict(_ADAM, window=None if fixed else 20),
@@ -237,7 +239,8 @@ def _poison(data, k, t, fixed=False, net='LeNet', pool=_TRAINED, noise=.1, weigh
     "Images that make trained networks take class `k` for class `t`."
     about = (f'ten images after one step on which {"one known" if fixed else "any"} trained {net} '
              f'takes class {k} of {data.upper()} for class {t}')
-    return Recipe(f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}', about, data, dict(name=net), fixed=fixed,
+    name = f'{data}-poison-{"fixed-" if fixed else ""}{k}-{t}'
+    return Recipe(name, about, data, dict(name=net), fixed=fixed,
                   pool=pool if fixed else dict(pool, noise=noise), syn=dict(ipc=1, steps=1, epochs=1, lr=.2),
                   distill=dict(_POISONING, **distill), objective='Poison', n_nets=50,
                   unroll=dict(source=k, target=t, weight=weight, shy=0. if fixed else shy))
@@ -254,7 +257,8 @@ _add(*(_poison('mnist', k, t) for k,t in ((5, 4), (5, 9), (0, 6), (3, 7), (7, 2)
 
 # %% ../nbs/19a_recipes.ipynb #63703aab
 _FAMILIES = dict(
-    dd=(dict(about='unrolling forty steps of momentum, differentiated through a stretch of them at a random place',
+    dd=(dict(about='unrolling forty steps of momentum, '
+                   'differentiated through a stretch of them at a random place',
              objective='Unroll', start='means', syn=dict(steps=1, epochs=40, lr=.02, inner='momentum'),
              unroll=dict(strategy='recompute', window=20),
              distill=dict(iters=900, batch_size=256, lr=.03, lr_lrs=.01, every=300)),
@@ -291,8 +295,10 @@ _FAMILIES |= dict(
 # %% ../nbs/19a_recipes.ipynb #86294cff
 _PUBLISHED = dict(   # in percent, by method: where, and by data set and images a class
     kip=('Nguyen et al. 2021, by regression', {('mnist', 1): 85.5, ('mnist', 10): 97.2}),
-    frepo=('Zhou et al. 2022, width 128', {('mnist', 1): 93.8, ('mnist', 10): 98.4, ('fashion_mnist', 1): 75.6}),
-    dc=('Zhao et al. 2021, width 128', {('mnist', 1): 91.7, ('mnist', 10): 97.4, ('fashion_mnist', 1): 70.5}),
+    frepo=('Zhou et al. 2022, width 128',
+           {('mnist', 1): 93.8, ('mnist', 10): 98.4, ('fashion_mnist', 1): 75.6}),
+    dc=('Zhao et al. 2021, width 128',
+        {('mnist', 1): 91.7, ('mnist', 10): 97.4, ('fashion_mnist', 1): 70.5}),
     dsa=('Zhao and Bilen 2021, width 128, augmented',
          {('mnist', 1): 88.7, ('mnist', 10): 97.8, ('fashion_mnist', 1): 70.6}),
     dm=('Zhao and Bilen 2023, width 128, augmented', {('mnist', 1): 89.7, ('mnist', 10): 97.5}))
@@ -329,7 +335,8 @@ def family_recipe(
     return Recipe(f'{name}-{method}-{ipc}', about, data, dict(name='ConvNet', width=width), fixed=False,
                   paper=_published(method, data, ipc), n_nets=5, **f)
 
-_add(*(family_recipe(m, *task) for task in (('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)) for m in _FAMILIES))
+_add(*(family_recipe(m, data, ipc)
+       for data,ipc in (('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)) for m in _FAMILIES))
 
 # %% ../nbs/19a_recipes.ipynb #3f61d1d2
 def get_recipe(
@@ -339,4 +346,5 @@ def get_recipe(
     Raises BadArgument with the known names."""
     if name in RECIPES: return RECIPES[name]
     m = re.fullmatch(f'(.+)-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name))
-    return family_recipe(m[2], m[1].replace('-', '_'), int(m[3])) if m else RECIPES[check_choice('name', name, RECIPES)]
+    if m: return family_recipe(m[2], m[1].replace('-', '_'), int(m[3]))
+    return RECIPES[check_choice('name', name, RECIPES)]

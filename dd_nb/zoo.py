@@ -31,7 +31,8 @@ def _curve(history, most=50):
 
 def _results(objective, syn, source, data, n):
     "The score, or what the objective has in the place of accuracies, and what else it reports."
-    if (own := objective.results(syn, source, data, n)) is None: return evaluate(syn, source, data, n_nets=n),{}
+    own = objective.results(syn, source, data, n)
+    if own is None: return evaluate(syn, source, data, n_nets=n),{}
     return Score(tuple(own[0])),own[1]
 
 # %% ../nbs/19_zoo.ipynb #dc5923ec
@@ -113,7 +114,8 @@ def _of_simple_sets(simple, many):
     lr = real.lrs.detach()[0].item()
     sets = [simple.start('real', seed*many + i).changed(lr=lr) for i in range(many)]
     best = max(ticking(sets, 'random sets', 'set'), key=simple.chosen_by)
-    out |= {f'best of {many} random sets': simple.score(best), 'class means': simple.score(simple.tuned('means'))}
+    out[f'best of {many} random sets'] = simple.score(best)
+    out['class means'] = simple.score(simple.tuned('means'))
     # for one a class the centres are the class means
     centres = simple.tuned('kmeans') if len(real) > data.n_classes else None
     if centres: out['k-means centres'] = simple.score(centres)
@@ -129,7 +131,8 @@ def _of_all_data(simple):
     source,data = simple.source,simple.data
     if simple.recipe.pool: return {'full target training': Score(tuple(full_target(source, data, n_nets=5)))}
     if len(data.shape) != 2: return {}
-    def on_validation(how): return sum(full_target(source, simple.valid, n_nets=2, seed=-1 - simple.seed, **how))
+    def on_validation(how):
+        return sum(full_target(source, simple.valid, n_nets=2, seed=-1 - simple.seed, **how))
     how = max(_FULL_TEXT, key=on_validation)
     return {'full training': Score(tuple(full_target(source, data, n_nets=5, **how)))}
 
