@@ -36,8 +36,11 @@ from .distribution_matching import *
 from .families import *
 from .coresets import *
 from .evaluate import *
+from .protocols import *
+from .ranking import *
 from .checkpoints import *
 from .distill import *
+from .recipes import *
 from .zoo import *
 from .bench import *
 from .widgets import *

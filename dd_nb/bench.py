@@ -26,28 +26,30 @@ from types import SimpleNamespace
 import torch
 from torch.func import functional_call,grad,stack_module_state,vmap
 
-from .coresets import BY_FEATURES,coreset,feature_net
+from .core import check_count,progress_bar
 from .data import data_from_tensors,load_data
-from .core import progress_bar,check_count
-from .distill import StopDistill,distill,step_decay
-from .checkpoints import forget_run
-from .evaluate import (ARCHS,Protocol,Score,benchmark,check_fits,evaluate,get_protocol,interval,
-    made_for,ranking,stored_source)
-from .families import FAMILIES
-from .inits import Mixture,RandomInit
-from .pools import PretrainedPool,pretrain
-from .ranks import Ranks,join_ranks
 from .networks import make_net
-from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .synthetic import BN_POLICIES,Synthetic
 from .format import write_atomic
-from .unroll import Unroll,unroll
-from .choice import free_memory
-from .speed import hypergradients,real_loss
-from .structure import functional
 from .rules import loss_fn
-from .zoo import (Recipe,_net_fn,_with_pool,family_recipe,get_recipe,list_zoo,load_zoo,recipe_data,
-    recipe_objective,recipe_source,recipe_start,reproduce)
+from .structure import functional
+from .speed import hypergradients,real_loss
+from .choice import free_memory
+from .unroll import Unroll,unroll
+from .ranks import Ranks,join_ranks
+from .inits import Mixture,RandomInit
+from .pools import PretrainedPool,pretrain
+from .poisoning import FLIPPED,attack,defences,tuned_flips
+from .families import FAMILIES
+from .coresets import BY_FEATURES,coreset,feature_net
+from .evaluate import Score,check_fits,evaluate,interval,made_for,stored_source
+from .protocols import ARCHS,Protocol,benchmark,get_protocol
+from .ranking import ranking
+from .checkpoints import forget_run
+from .distill import StopDistill,distill,step_decay
+from .recipes import Recipe,family_recipe,get_recipe,net_maker,recipe_data,recipe_objective
+from .recipes import recipe_source,recipe_start,with_pool
+from .zoo import list_zoo,load_zoo,reproduce
 
 # %% ../nbs/20_bench.ipynb #2ab3113b
 def machine() -> dict:
@@ -1011,7 +1013,7 @@ def _bn_set(job):
         same(kept)
         if kept['nets'] == nets: return kept['scores']
     data = recipe_data(recipe, root)
-    if pool: source = PretrainedPool(pool, _net_fn(recipe, data), held_out=2/3)
+    if pool: source = PretrainedPool(pool, net_maker(recipe, data), held_out=2/3)
     elif row == 'both':
         source = Mixture(*(recipe_source(_bn_norm(recipe, n), data, seed) for n in BN_NETS[:2]))
     else: source = recipe_source(own, data, seed)
@@ -1074,7 +1076,7 @@ def batchnorm(
     folder.mkdir(parents=True, exist_ok=True)
     data = recipe_data(recipe, root)
     near = load_data(other, root=root, size=data.shape[-1])
-    pretrain(_net_fn(recipe, data), near, folder/'pool', n=pool, epochs=2, seed=seed, progress=progress)
+    pretrain(net_maker(recipe, data), near, folder/'pool', n=pool, epochs=2, seed=seed, progress=progress)
     seeds = range(seed, seed + sets)
     jobs = [(kind, row, s) for s in seeds for kind in BN_KINDS for row in _bn_rows(kind)]
     def job(kind, row, s):
@@ -1472,7 +1474,7 @@ def poisoning(
     rows = {}
     with _Cells(folder, progress, len(names), 'poisoning') as cell:
         for name in names:
-            recipe = _with_pool(get_recipe(name), poolsize)
+            recipe = with_pool(get_recipe(name), poolsize)
             k,t = recipe.unroll['source'],recipe.unroll['target']
             data = recipe_data(recipe, root)
             def measured():

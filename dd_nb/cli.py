@@ -16,24 +16,25 @@ from typing import Annotated
 import torch
 from fastcore.script import call_parse,store_true
 
-from .bench import BENCHES,families,machine,plot_families,print_families
-from .coresets import coreset,started
+from .core import as_png,check_count,no_progress
 from .data import DATASETS,READERS,Vectors,load_data
-from .core import no_progress,as_png,check_count
-from .checkpoints import CannotGoOn,Interrupted,forget_run,run_states
-from .distill import distill
-from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,
-    made_for,plot_scores,read_set,stored_source)
-from .files import LABELS_ARE,SCALES
-from .inits import FixedInit,RandomInit
-from .pools import PretrainedPool,pretrain
-from .ranks import RankError,Ranks,join_ranks
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
 from .format import write_atomic
-from .text import sentences
+from .files import LABELS_ARE,SCALES,read_set
 from .unroll import Unroll
-from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
+from .ranks import RankError,Ranks,join_ranks
+from .inits import FixedInit,RandomInit
+from .pools import PretrainedPool,pretrain
+from .text import sentences
+from .coresets import coreset,started
+from .evaluate import check_made_for,evaluate,made_for,stored_source
+from .protocols import ARCHS,PROTOCOLS,benchmark,get_protocol,net_source,plot_scores
+from .checkpoints import CannotGoOn,Interrupted,forget_run,run_states
+from .distill import distill
+from .recipes import OBJECTIVES,RECIPES,get_recipe,with_pool
+from .zoo import baselines,list_zoo,load_zoo,reproduce
+from .bench import BENCHES,families,machine,plot_families,print_families
 
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
@@ -420,7 +421,7 @@ def dd_evaluate(
         else: sets = syn
         kw = _netargs(netargs)
         names = list(ARCHS) if archs == 'all' else _archs(archs)
-        sources = {a: _net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
+        sources = {a: net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
         if pool:
             try: source = PretrainedPool(pool)
             except ValueError as e: raise ValueError(re.sub('^folder must', 'pool must', str(e))) from e
@@ -430,7 +431,7 @@ def dd_evaluate(
                 raise ValueError(f'netargs must be given with archs, or with another protocol than own, '
                                  f'got {netargs!r}')
             spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            try: source = stored_source(sets) if p is None else _net_source({**spec, **kw}, d)
+            try: source = stored_source(sets) if p is None else net_source({**spec, **kw}, d)
             except ValueError as e:
                 said = re.sub('^source must be given', 'pool or archs must be given', str(e))
                 raise ValueError(said) from e
@@ -549,7 +550,7 @@ def dd_reproduce(
             return _families(seed, out, root, pools, threads, json, others)
         if threads: torch.set_num_threads(threads)
         # what is unknown is refused before any folder is made
-        recipe = _with_pool(get_recipe(name), poolsize or None)
+        recipe = with_pool(get_recipe(name), poolsize or None)
         stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
         path,png = (stem.with_name(stem.name + s) for s in ('.safetensors', '.png'))
         writes = {'the result': path, 'the picture': png}

@@ -13,7 +13,7 @@ from dd_nb import bench
 from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _bn_cost, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
                          print_batchnorm, print_hypergrad, print_pool, print_ranks, print_time_to_accuracy, ranks, time_to_accuracy)
 from dd_nb.networks import make_net
-from dd_nb.zoo import Recipe
+from dd_nb.recipes import Recipe
 
 
 def test_time_to_accuracy_compares_from_the_same_weights(capsys):

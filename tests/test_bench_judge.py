@@ -8,12 +8,13 @@ import torch
 from dd_nb.bench import (JUDGED, architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
                          print_side_by_side, side_by_side)
 from dd_nb.data import load_data
-from dd_nb.evaluate import Protocol
+from dd_nb.protocols import Protocol
 from dd_nb.inits import RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
-from dd_nb.zoo import RECIPES, Recipe, list_zoo
+from dd_nb.recipes import RECIPES,Recipe
+from dd_nb.zoo import list_zoo
 
 NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
 
@@ -52,8 +53,9 @@ def mnist_like(monkeypatch):
     monkeypatch.setattr(B, 'load_data', fake)
     monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluate').evaluate.evaluate(s.changed(norm=d.norm), source, data, n, seed))
     import dd_nb.evaluate as E
-    monkeypatch.setattr(E, 'check_fits', lambda *a: None); monkeypatch.setattr(B, 'check_fits', lambda *a: None)
-    monkeypatch.setattr(E, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
+    import dd_nb.protocols as P
+    for room in (E, P, B): monkeypatch.setattr(room, 'check_fits', lambda *a: None)
+    monkeypatch.setattr(P, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
 
 
 def test_judge(tmp_path, mnist_like, capsys):

@@ -4,7 +4,8 @@ import torch
 
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import Score, accuracy, evaluate, interval, tune_lr
+from dd_nb.evaluate import Score,evaluate,interval,tune_lr
+from dd_nb.ordinary import accuracy
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import LeNet, Logistic
 from dd_nb.synthetic import Synthetic

@@ -1,16 +1,14 @@
 "The table of all methods, and their recipes."
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from dd_nb.bench import families, plot_families, print_families
 from dd_nb.cli import dd_reproduce
-from dd_nb.evaluate import PROTOCOLS, Protocol
+from dd_nb.protocols import PROTOCOLS,Protocol
 from dd_nb.families import FAMILIES, WORDS, plot_workflow
-from dd_nb.zoo import OBJECTIVES, RECIPES, baselines, family_recipe, get_recipe, reproduce
+from dd_nb.recipes import OBJECTIVES,get_recipe
 
 
 def test_the_loop_knows_no_method():
@@ -22,28 +20,6 @@ def test_workflow():
     assert set(OBJECTIVES) >= {get_recipe(f'mnist-{m}-1').objective for m in FAMILIES}
     assert len(plot_workflow().axes[0].texts) >= len(FAMILIES)*len(WORDS)
     with pytest.raises(ValueError, match='methods'): plot_workflow(('x',))
-
-@pytest.mark.parametrize('method', FAMILIES)
-def test_recipes(method, monkeypatch, tmp_path):
-    for name in (f'mnist-{method}-1', f'mnist-{method}-10', f'fashion-mnist-{method}-1'): assert RECIPES[name] == get_recipe(name)
-    for ipc in (1, 10, 50, 7):
-        r = get_recipe(f'cifar10-{method}-{ipc}')
-        assert r.syn['ipc']*r.syn['steps'] == ipc and r.net['width'] == 128 and r.data == 'cifar10'
-    small = replace(family_recipe(method, 'digits', 1), name='small', size=8, net=dict(name='ConvNet', width=4, depth=1), syn=dict(family_recipe(method, 'digits', 1).syn, epochs=3), n_nets=2)
-    if small.experts: small = replace(small, experts=dict(n=2, records=3, every=2), unroll=dict(span=1, max_start=2, epochs=5))
-    if small.unroll.get('window'): small = replace(small, unroll=dict(small.unroll, window=2))
-    monkeypatch.setitem(RECIPES, 'small', small)
-    syn,history,score = reproduce('small', pools=tmp_path, progress=False, iters=4, every=2, batch_size=64, checkpoint=tmp_path/'run')
-    assert 0 <= score.mean <= 1 and len(syn) == 10 and len(syn.meta['curve']['seconds']) == len(history.it) == 3
-    json.dumps(syn.meta)
-    same,_,again = reproduce('small', pools=tmp_path, progress=False, iters=4, every=2, batch_size=64)
-    assert torch.equal(same.images, syn.images) and again.all == score.all
-    if method == 'kip': assert len(score.all) == 1 and set(baselines('small', many=2)) >= {'random real images', 'class means'}
-
-def test_unknown_recipes():
-    with pytest.raises(ValueError, match='method'): family_recipe('x')
-    with pytest.raises(ValueError, match='name must be one of'): get_recipe('mnist-x-1')
-    with pytest.raises(ValueError, match='ipc'): family_recipe('dm', ipc=0)
 
 def test_table(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(PROTOCOLS, 'plain', Protocol(epochs=2))

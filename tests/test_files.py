@@ -1,4 +1,5 @@
 "Files of others, written by the very calls that their code makes, and every way out read back."
+import math
 import re
 import warnings
 
@@ -6,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from forge import torch_file
+from torch import nn
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.evaluate import Protocol, benchmark, evaluate
-from dd_nb.evaluate import read_set as from_evaluate
+from dd_nb.protocols import Protocol,benchmark
+from dd_nb.evaluate import evaluate
 from dd_nb.files import as_examples, as_normalised, check_pair, is_distribution, read_set
 from dd_nb.inits import FixedInit
 from dd_nb.pools import PretrainedPool,pretrain
@@ -313,9 +315,6 @@ def test_tensors_of_others_are_not_the_file(data, xy, tmp_path):
         assert torch.equal(x, xy[0]) and torch.equal(y, xy[1])
 
 
-def test_the_door_is_looked_for_in_evaluate_too(): assert from_evaluate is read_set
-
-
 def test_no_warning_from_readers(data, xy, tmp_path):
     torch.save(xy, tmp_path/'a.pt', _use_new_zipfile_serialization=False)
     with warnings.catch_warnings():
@@ -342,3 +341,81 @@ def test_what_was_learned_is_no_longer(data, xy, tmp_path):
     torch.save((torch.nn.Parameter(xy[0]), torch.eye(10).requires_grad_()), tmp_path/'a.pt')
     [(x, y)] = read_set(tmp_path/'a.pt', data)
     assert not x.requires_grad and not y.requires_grad
+
+
+# --- what goes into a benchmark
+
+@pytest.fixture(scope='module')
+def four(data): return Synthetic.real(data, ipc=2, steps=2)
+
+
+@pytest.fixture
+def forty(four): return four.images.detach().flatten(0, 1), four.labels.flatten()
+
+
+def test_reads_what_peers_write(data, forty, tmp_path):
+    x, y = forty
+    by_class = y.argsort(stable=True)
+    forms = {'pair': (x, y), 'dict': dict(images=x, labels=y), 'short': dict(x=x, y=y), 'dc': dict(data=[[x, y], [x + 1, y]], accs_all_exps=dict(a=[1.])), 'list': [[x, y], [x + 1, y]]}
+    for name, obj in forms.items():
+        torch.save(obj, tmp_path/f'{name}.pt')
+        sets = read_set(tmp_path/f'{name}.pt', data)
+        assert len(sets) == (2 if name in ('dc', 'list') else 1), name
+        assert torch.equal(sets[0][0], x) and torch.equal(sets[0][1], y) and sets[0][1].dtype == torch.long
+    torch.save(x[by_class], tmp_path/'bare.pt')   # class after class, the field's habit
+    assert torch.equal(read_set(tmp_path/'bare.pt', data)[0][1], y[by_class])
+    torch.save(x, tmp_path/'images_best.pt'); torch.save(y, tmp_path/'labels_best.pt')
+    assert torch.equal(read_set(tmp_path/'images_best.pt', data)[0][1], y)
+    torch.save(nn.functional.one_hot(y, 10).double(), tmp_path/'soft.pt')
+    assert read_set(tmp_path/'bare.pt', data, labels=tmp_path/'soft.pt')[0][1].shape == (40, 10)
+    np.savez(tmp_path/'a.npz', images=x.numpy(), labels=y.numpy().astype('uint8'))
+    assert torch.equal(read_set(tmp_path/'a.npz', data)[0][0], x)
+
+
+def test_bytes_and_pixels_are_normalised(data, four, forty, tmp_path):
+    x, y = forty
+    pixels = four.display_images().flatten(0, 1)
+    for name, images, scale, tol in (('bytes', (pixels*255).round().to(torch.uint8), 'auto', .02), ('pixels', pixels, 'auto', 1e-4), ('said', pixels, 'pixels', 1e-4)):
+        torch.save((images, y), tmp_path/f'{name}.pt')
+        assert (read_set(tmp_path/f'{name}.pt', data, scale=scale)[0][0] - x).abs().max() < tol, name
+    torch.save((pixels, y), tmp_path/'n.pt')
+    assert torch.equal(read_set(tmp_path/'n.pt', data, scale='normalised')[0][0], pixels)
+    four.norm = data.norm
+    four.to_image_folder(tmp_path/'folder')
+    [(a, b)] = read_set(tmp_path/'folder', data)
+    assert sorted(b.tolist()) == sorted(y.tolist()) and (a[b == 3].sum() - x[y == 3].sum()).abs() < 5
+    four.save(tmp_path/'ours.safetensors')
+    assert isinstance(read_set(tmp_path/'ours.safetensors', data), Synthetic)
+
+
+class Evil:
+    def __reduce__(self): return (open, ('marker', 'w'))
+
+
+@pytest.mark.parametrize('what, match', [
+    (lambda x, y: (x[:, :, :4], y), r'images must have shape \(n, 1, 8, 8\) for digits, got \(40, 1, 4, 8\)'),
+    (lambda x, y: (x, y[:7]), r'labels must have shape \(40,\) or \(40, 10\), got \(7,\)'),
+    (lambda x, y: (x, y + 5), r'labels must lie in 0..9, got 5..14'),
+    (lambda x, y: (x*math.nan, y), 'images must be finite'),
+    (lambda x, y: (x, y + .5), 'labels must be whole numbers'),
+    (lambda x, y: x[:7], 'labels must be given: the 7 images'),
+    (lambda x, y: dict(weights=x), 'must hold a tensor of images'),
+    (lambda x, y: 'text', 'must hold a tensor of images'),
+    (lambda x, y: (x.to(torch.int32), y), 'must hold images as floats or bytes'),
+    (lambda x, y: Evil(), 'cannot be read as tensors'),
+])
+def test_bad_files(data, forty, tmp_path, what, match, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(what(*forty), 'a.pt')
+    with pytest.raises(ValueError, match=match): read_set('a.pt', data)
+    assert not (tmp_path/'marker').exists()
+
+
+def test_other_bad_input(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file'): read_set('nowhere.pt', data)
+    with pytest.raises(ValueError, match='path must be a folder or a file .safetensors'): read_set('a.txt', data)
+    (tmp_path/'a.npz').write_bytes(b'not a zip')
+    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'a.npz', data)
+    np.savez(tmp_path/'o.npz', images=np.array([Evil()], dtype=object))
+    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'o.npz', data)
+    with pytest.raises(ValueError, match="scale must be one of auto, normalised, pixels, bytes, .*got 'grey'"): read_set('a.pt', data, scale='grey')

@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from dd_nb import soft_labels   # noqa: F401 - gives S `softened`
 from dd_nb.data import data_from_tensors
 from dd_nb.distill import GradClip, StopDistill, distill
-from dd_nb.evaluate import Protocol, accuracy, benchmark, evaluate, stored_source
+from dd_nb.protocols import Protocol,benchmark
+from dd_nb.ordinary import accuracy
+from dd_nb.evaluate import evaluate,stored_source
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
 from dd_nb.synthetic import Synthetic, as_inner

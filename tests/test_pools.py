@@ -5,7 +5,8 @@ from torch import nn
 
 from dd_nb.data import Data, data_from_tensors, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import accuracy, evaluate
+from dd_nb.ordinary import accuracy
+from dd_nb.evaluate import evaluate
 from dd_nb.inits import FixedInit, RandomInit, judges, stored_init
 from dd_nb.networks import MLP
 from dd_nb.pools import AgingPool, PretrainedPool, pretrain

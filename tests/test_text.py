@@ -7,7 +7,8 @@ from torch import nn
 
 from dd_nb.data import Vectors, load_data, norm_from_state, split_validation
 from dd_nb.distill import distill
-from dd_nb.evaluate import benchmark, check_fits, evaluate
+from dd_nb.protocols import benchmark
+from dd_nb.evaluate import check_fits,evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.synthetic import Synthetic
 from dd_nb.networks import TextCNN, TextRNN, TextTransformer

@@ -12,7 +12,8 @@ from dd_nb.adaptation import full_target
 from dd_nb.coresets import coreset, feature_net, features
 from dd_nb.data import Siamese, data_from_tensors, load_data
 from dd_nb.distribution_matching import DistributionMatch
-from dd_nb.evaluate import Protocol, Score, benchmark, evaluate
+from dd_nb.protocols import Protocol,benchmark
+from dd_nb.evaluate import Score,evaluate
 from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.kernel import FeatureRidge

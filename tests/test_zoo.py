@@ -8,7 +8,8 @@ from dd_nb.data import load_data
 from dd_nb.evaluate import evaluate
 from dd_nb.inits import FixedInit
 from dd_nb.pools import PretrainedPool
-from dd_nb.zoo import RECIPES, Recipe, baselines, get_recipe, list_zoo, load_zoo, recipe_source, reproduce
+from dd_nb.recipes import RECIPES,Recipe,get_recipe,recipe_source
+from dd_nb.zoo import baselines,list_zoo,load_zoo,reproduce
 
 
 def test_reproduce_runs_a_recipe_and_records_it(tmp_path):

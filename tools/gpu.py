@@ -40,7 +40,9 @@ from dd_nb.data import Normalise,Siamese,data_from_tensors,load_data,split_valid
 from dd_nb.core import no_progress
 from dd_nb.distill import TimeLimit, distill
 from dd_nb.distribution_matching import DistributionMatch
-from dd_nb.evaluate import Protocol, accuracy, benchmark, cross_architecture, evaluate, fit, stored_source, tune_lr
+from dd_nb.protocols import Protocol,benchmark,cross_architecture,fit
+from dd_nb.ordinary import accuracy
+from dd_nb.evaluate import evaluate,stored_source,tune_lr
 from dd_nb.gradient_matching import GradientMatch
 from dd_nb.pools import AgingPool,PretrainedPool,pretrain
 from dd_nb.inits import FixedInit,Mixture,RandomInit,judges
@@ -57,7 +59,8 @@ from dd_nb.gradcheck import check_gradient
 from dd_nb.structure import functional,stack
 from dd_nb.speed import real_loss
 from dd_nb.train import trained
-from dd_nb.zoo import family_recipe, get_recipe, recipe_objective, recipe_source, recipe_start, reproduce
+from dd_nb.recipes import family_recipe,get_recipe,recipe_objective,recipe_source,recipe_start
+from dd_nb.zoo import reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = dict(tests=40, exact=60, flows=100, hypergrad=115, judge=35, families=45, distil=300, compiled=80)   # at most; with --budget, no more than are left

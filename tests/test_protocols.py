@@ -2,7 +2,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,11 +9,13 @@ from torch import nn
 from dd_nb.coresets import coreset
 from dd_nb.data import Data, Siamese, _Split, load_data
 from dd_nb.distill import distill
-from dd_nb.evaluate import (ARCHS, LOSSES, LRS, PROTOCOLS, Protocol, Score, _at_once, _fit_stack, _halved, _one_for_one, _quick, accuracy, augment_robust_score, benchmark, cross_architecture, evaluate, fit, get_protocol,
-                            hardened, interval, label_robust_score, read_set, robustness, storage, tune_lr)
+from dd_nb.evaluate import Score, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet, make_net
+from dd_nb.protocols import (ARCHS, LOSSES, PROTOCOLS, Protocol, _at_once, _fit_stack, _halved, _one_for_one, _quick, benchmark, cross_architecture,
+                             fit, get_protocol)
 from dd_nb.synthetic import Synthetic
+from dd_nb.ordinary import accuracy
 from dd_nb.structure import functional
 
 SHORT = Protocol(epochs=6)
@@ -73,7 +74,7 @@ def test_what_makes_training_quick_changes_nothing(monkeypatch):
     net = nn.Sequential(nn.Conv2d(2, 2, 3), pool, nn.Sequential(other))
     with _quick(net): assert pool.forward is _halved and 'forward' not in vars(other)
     assert 'forward' not in vars(pool)
-    monkeypatch.setattr('dd_nb.evaluate._CACHE', 10_000)
+    monkeypatch.setattr('dd_nb.protocols._CACHE', 10_000)
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(120, 1, 8, 8, generator=g), torch.randint(10, (120,), generator=g)
     for norm in ('instance', 'none', 'batch'):
@@ -177,7 +178,7 @@ def test_changing_test_labels_changes_no_choice(data, syn):
 
 
 def test_the_step_size_is_the_best_on_validation_by_other_networks(data, syn, monkeypatch):
-    import dd_nb.evaluate as E
+    import dd_nb.protocols as E
     seen = []
     def spy(jobs, d, p, *args):
         seen.append((len(d.y_test), p.lrs, [id(j[0]) for j in jobs], [j[0].params['0.weight'] for j in jobs]))
@@ -198,113 +199,7 @@ def test_cross_architecture(data, syn):
     for spec in ARCHS.values(): make_net(**spec, shape=(3, 32, 32), n_classes=10)
 
 
-def test_storage_counts_what_is_shipped(data, syn):
-    s = storage(syn)
-    assert s['images'] == 40*64*4 and s['labels'] == 40 and s['lrs'] == 6*4 and s['total'] == 40*64*4 + 40 + 24 and s['real_images'] == s['total']/64
-    soft = syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float())
-    assert storage(soft)['labels'] == 40*10*4
-    bn = syn.with_bn('calibrated', data=data, per_class=3)
-    assert storage(bn)['statistics'] == 30*64*4 and storage(syn.minibatches(8))['order'] == 3*40*4
-
-
-def test_scores_lie_between_0_and_1():
-    assert label_robust_score(1., 1., 1., 0.) == pytest.approx((math.exp(.5) - math.exp(-1))/(math.e - math.exp(-1)))
-    assert label_robust_score(0., 1., 0., 1.) == pytest.approx(0) and augment_robust_score(1., 0., 1., 0.) == pytest.approx(1)
-    assert augment_robust_score(.5, .5, .5, .5) == pytest.approx((1 - math.exp(-1))/(math.e - math.exp(-1)))
-    with pytest.raises(ValueError, match=r'real_hard must be in \[0, 1\], got 85'): label_robust_score(.3, 85., .3, .1)
-
-
-def test_robustness_is_made_of_its_accuracies(data, syn):
-    import dd_nb.evaluate as E
-    short = dict(E.PROTOCOLS)
-    try:
-        E.PROTOCOLS |= dict(tuned=Protocol(epochs=3, lrs=(.01, .1)), augmented=Protocol(epochs=3, augment='standard'))
-        r = robustness(syn, data, NET, full=.9, n_nets=2)
-        soft = robustness(syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float()*2), data, NET, full_epochs=1, n_nets=2)
-    finally: E.PROTOCOLS.clear(); E.PROTOCOLS |= short
-    assert r['hlr'] == .9 - r['syn_hard'] and r['ior'] == r['syn_any'] - r['random_any'] and r['syn_hard'] == r['syn_any']
-    assert r['lrs'] == label_robust_score(r['syn_hard'], .9, r['syn_any'], r['random_any']) and 0 < r['ars'] < 1
-    assert soft['syn_hard'] == r['syn_hard'] != soft['syn_any'] and 0 < soft['real_hard'] <= 1
-
-
-def test_hardened(syn):
-    soft = syn.changed(labels=nn.functional.one_hot(syn.labels, 10).float(), learn=('images', 'labels', 'lrs'))
-    assert torch.equal(hardened(soft).labels, syn.labels) and hardened(soft).learn == ('images', 'lrs') and hardened(syn) is syn
-    assert torch.equal(hardened((soft.images[0], soft.labels[0]))[1], syn.labels[0])
-
-
-# --- reading
-
-@pytest.fixture
-def xy(data, syn): return pair(syn)
-
-
-def test_reads_what_peers_write(data, xy, tmp_path):
-    x, y = xy
-    by_class = y.argsort(stable=True)
-    forms = {'pair': (x, y), 'dict': dict(images=x, labels=y), 'short': dict(x=x, y=y), 'dc': dict(data=[[x, y], [x + 1, y]], accs_all_exps=dict(a=[1.])), 'list': [[x, y], [x + 1, y]]}
-    for name, obj in forms.items():
-        torch.save(obj, tmp_path/f'{name}.pt')
-        sets = read_set(tmp_path/f'{name}.pt', data)
-        assert len(sets) == (2 if name in ('dc', 'list') else 1), name
-        assert torch.equal(sets[0][0], x) and torch.equal(sets[0][1], y) and sets[0][1].dtype == torch.long
-    torch.save(x[by_class], tmp_path/'bare.pt')   # class after class, the field's habit
-    assert torch.equal(read_set(tmp_path/'bare.pt', data)[0][1], y[by_class])
-    torch.save(x, tmp_path/'images_best.pt'); torch.save(y, tmp_path/'labels_best.pt')
-    assert torch.equal(read_set(tmp_path/'images_best.pt', data)[0][1], y)
-    torch.save(nn.functional.one_hot(y, 10).double(), tmp_path/'soft.pt')
-    assert read_set(tmp_path/'bare.pt', data, labels=tmp_path/'soft.pt')[0][1].shape == (40, 10)
-    np.savez(tmp_path/'a.npz', images=x.numpy(), labels=y.numpy().astype('uint8'))
-    assert torch.equal(read_set(tmp_path/'a.npz', data)[0][0], x)
-
-
-def test_bytes_and_pixels_are_normalised(data, syn, xy, tmp_path):
-    x, y = xy
-    pixels = syn.display_images().flatten(0, 1)
-    for name, images, scale, tol in (('bytes', (pixels*255).round().to(torch.uint8), 'auto', .02), ('pixels', pixels, 'auto', 1e-4), ('said', pixels, 'pixels', 1e-4)):
-        torch.save((images, y), tmp_path/f'{name}.pt')
-        assert (read_set(tmp_path/f'{name}.pt', data, scale=scale)[0][0] - x).abs().max() < tol, name
-    torch.save((pixels, y), tmp_path/'n.pt')
-    assert torch.equal(read_set(tmp_path/'n.pt', data, scale='normalised')[0][0], pixels)
-    syn.norm = data.norm
-    syn.to_image_folder(tmp_path/'folder')
-    [(a, b)] = read_set(tmp_path/'folder', data)
-    assert sorted(b.tolist()) == sorted(y.tolist()) and (a[b == 3].sum() - x[y == 3].sum()).abs() < 5
-    syn.save(tmp_path/'ours.safetensors')
-    assert isinstance(read_set(tmp_path/'ours.safetensors', data), Synthetic)
-
-
-class Evil:
-    def __reduce__(self): return (open, ('marker', 'w'))
-
-
-@pytest.mark.parametrize('what, match', [
-    (lambda x, y: (x[:, :, :4], y), r'images must have shape \(n, 1, 8, 8\) for digits, got \(40, 1, 4, 8\)'),
-    (lambda x, y: (x, y[:7]), r'labels must have shape \(40,\) or \(40, 10\), got \(7,\)'),
-    (lambda x, y: (x, y + 5), r'labels must lie in 0..9, got 5..14'),
-    (lambda x, y: (x*math.nan, y), 'images must be finite'),
-    (lambda x, y: (x, y + .5), 'labels must be whole numbers'),
-    (lambda x, y: x[:7], 'labels must be given: the 7 images'),
-    (lambda x, y: dict(weights=x), 'must hold a tensor of images'),
-    (lambda x, y: 'text', 'must hold a tensor of images'),
-    (lambda x, y: (x.to(torch.int32), y), 'images must be floats or bytes'),
-    (lambda x, y: Evil(), 'cannot be read as tensors'),
-])
-def test_bad_files(data, xy, tmp_path, what, match, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(what(*xy), 'a.pt')
-    with pytest.raises(ValueError, match=match): read_set('a.pt', data)
-    assert not (tmp_path/'marker').exists()
-
-
-def test_other_bad_input(data, syn, xy, tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no file'): read_set('nowhere.pt', data)
-    with pytest.raises(ValueError, match='path must be a folder or a file .safetensors'): read_set('a.txt', data)
-    (tmp_path/'a.npz').write_bytes(b'not a zip')
-    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'a.npz', data)
-    np.savez(tmp_path/'o.npz', images=np.array([Evil()], dtype=object))
-    with pytest.raises(ValueError, match='cannot be read as tensors'): read_set(tmp_path/'o.npz', data)
-    with pytest.raises(ValueError, match="scale must be one of auto, normalised, pixels, bytes, .*got 'grey'"): read_set('a.pt', data, scale='grey')
+def test_bad_input(data, syn):
     with pytest.raises(ValueError, match="protocol must be one of plain, tuned, augmented, got 'best'"): benchmark(syn, data, NET, 'best')
     with pytest.raises(ValueError, match='n_nets must be at least 1'): benchmark(syn, data, NET, n_nets=0)
     with pytest.raises(ValueError, match='sets must hold at least one'): benchmark([], data, NET)
@@ -312,5 +207,7 @@ def test_other_bad_input(data, syn, xy, tmp_path):
     with pytest.raises(ValueError, match='lrs must be positive'): Protocol(lrs=(0.,))
     with pytest.raises(ValueError, match='strategy must be made of'): Protocol(augment='blur')
     with pytest.raises(ValueError, match="loss must be one of cross_entropy, squared_error, got 'mse'"): Protocol(loss='mse')
-    with pytest.raises(ValueError, match='augment must be given'): fit(ConvNet(data.shape, 10, width=4, depth=1), *xy, 'augmented')
-    assert PROTOCOLS['plain'].n_epochs == 300 and PROTOCOLS['augmented'].n_epochs == 1000 and get_protocol('tuned').lrs == LRS
+    with pytest.raises(ValueError, match='augment must be given'): fit(ConvNet(data.shape, 10, width=4, depth=1), *pair(syn), 'augmented')
+    assert PROTOCOLS['plain'].n_epochs == 300 and PROTOCOLS['augmented'].n_epochs == 1000 and get_protocol('tuned').lrs == (.001, .005, .01, .05, .1)
+    with pytest.raises(ValueError, match=r'momentum must be in \[0, 1\), got 1'): Protocol(momentum=1)
+    with pytest.raises(TypeError, match="weight_decay must be a number >= 0, got 'little'"): Protocol(weight_decay='little')
