@@ -18,7 +18,9 @@ from fastcore.script import call_parse,store_true
 
 from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
-from .data import DATASETS,READERS,Vectors,load_data
+from .sources import DATASETS
+from .data import READERS,load_data
+from .normalise import Vectors
 from .core import no_progress,as_png,check_count
 from .distill import Interrupted,_forget,_states,distill
 from .evaluate import (ARCHS,PROTOCOLS,_net_source,benchmark,check_made_for,evaluate,get_protocol,

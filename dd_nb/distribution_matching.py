@@ -8,7 +8,7 @@ __all__ = ['DistributionMatch']
 # %% ../nbs/15_distribution_matching.ipynb #dac4cff8
 from torch import Tensor
 
-from .data import Siamese
+from .augment import Siamese
 from .kernel import embed
 from .gradient_matching import _hard,_siamese,_total,_transformation,by_class
 

@@ -19,7 +19,8 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .data import Data,Siamese,load_data,split_validation,standard_augment
+from .data import Data,load_data,split_validation
+from .augment import Siamese,standard_augment
 from .core import tally,ticking,check_count,in_threads
 from .files import check_pair,read_set   # noqa: F401 - `read_set` is looked for here, too
 from .inits import Mixture,RandomInit,judges,known_net,stored_init

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/02a_files.ipynb #cf10ba03
-from .data import Data,Vectors
+from .normalise import Vectors
+from .data import Data
 from .readers import class_files,npz_members,read_images,subfolders
 from .synthetic import LABELS_FILE,SCALE_FILE,Synthetic,folder_names
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .data import Siamese
+from .augment import Siamese
 from .batchnorm import norm_stats
 from .guard import as_real
 from .unroll import loss_fn

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from . import __version__
 from .core import as_png,check_count,seeded,ticking
-from .data import Data,Normalise,Vectors,norm_from_state
+from .normalise import Normalise,Vectors,norm_from_state
+from .data import Data
 
 # %% ../nbs/02_synthetic.ipynb #48b85222
 def inv_softplus(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import Tensor
-from .data import Data, Normalise, Vectors
+from .normalise import Normalise, Vectors
+from .data import Data
 __all__ = ['INNER', 'BN_POLICIES', 'LABEL_FORMS', 'SCALE_FILE', 'LABELS_FILE', 'FORMAT', 'KINDS', 'MAX_BYTES', 'inv_softplus', 'Inner', 'as_inner', 'Synthetic', 'too_few', 'folder_names', 'write_atomic', 'write_tensors', 'read_tensors']
 def inv_softplus(lr: Tensor | float) -> Tensor: ...
 INNER: Any

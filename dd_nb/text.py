@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from .core import check_count,seeded
-from .data import READERS,Data,Vectors,_check_device,_check_y,_data_root,_Split,_stratified,remarked
+from .normalise import Vectors
+from .data import READERS,Data,Split,check_device,check_labels,remarked,stratified
 from .readers import read_text,table_rows
+from .sources import data_root
 from .networks import ACTS,_known,network
 from .synthetic import Synthetic
 
@@ -177,14 +179,14 @@ def data_from_texts(
             row[:len(k)] = torch.tensor(k, dtype=torch.int32)
         return out
     given = (train, y_train, 'y_train'),(test, y_test, 'y_test')
-    parts = [(ids(t), _check_y(torch.as_tensor(y), n, len(t), 'texts')) for t,y,n in given]
+    parts = [(ids(t), check_labels(torch.as_tensor(y), n, len(t), 'texts')) for t,y,n in given]
     y,k = parts[0][1],len(classes) if classes else int(parts[0][1].max()) + 1
     for c in range(max(k, *(int(y.max()) + 1 for _,y in parts))):
         if c >= k or not (y == c).any():
             raise ValueError(f'y_train must hold every class from 0 to {k - 1} and y_test no other, got none '
                              f'of class {c} in y_train')
-    dev = _check_device(device)
-    splits = [_Split(x.to(dev), y.to(dev)) for x,y in parts]
+    dev = check_device(device)
+    splits = [Split(x.to(dev), y.to(dev)) for x,y in parts]
     data = Data(*splits, name, classes or [str(c) for c in range(k)], v, dtype)
     return data if name in TEXTS else remarked(data)   # the known sets are as they are
 
@@ -248,7 +250,7 @@ def load_text(
             raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got '
                              f'{len(classes)} and {len(y)} in all')
         n = min(round(.3*len(y)), len(y) - len(classes))
-        parts = [([texts[i] for i in ix], y[ix]) for ix in _stratified(y, n, seed)]
+        parts = [([texts[i] for i in ix], y[ix]) for ix in stratified(y, n, seed)]
         return data_from_texts(*parts[0], *parts[1], length=length or 20, name=path.name, classes=classes,
                                seed=seed, **kwargs)
     if key not in TEXTS:
@@ -256,7 +258,7 @@ def load_text(
     if header is not None or sep is not None:
         raise ValueError(f'header and sep must be left out for {key!r}, which is read as it is')
     read,default = TEXTS[key]
-    (train,y),(test,yt),classes = read(_data_root(root))
+    (train,y),(test,yt),classes = read(data_root(root))
     return data_from_texts(train, y, test, yt, length=length or default, name=key, classes=classes, seed=seed,
                            **kwargs)
 
@@ -264,6 +266,7 @@ def _reader(name, root, device, dtype, norm, seed, length=None):
     "What `load_data` calls for a set of TEXTS"
     return load_text(name, root, length, seed, device=device, dtype=dtype, embedding=norm or 'ppmi')
 READERS.update({k: _reader for k in TEXTS})   # `load_data` knows them now
+READERS['/sentences'] = load_text              # and tables of sentences
 
 # %% ../nbs/11_text.ipynb #52120800
 class _Blind(nn.Module):

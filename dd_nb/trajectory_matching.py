@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .core import check_count,in_threads,progress_bar
-from .data import Data,Siamese
+from .data import Data
+from .augment import Siamese
 from .networks import _spec_of
 from .synthetic import Synthetic,read_tensors,write_tensors
 from .guard import as_real,placed

@@ -16,7 +16,8 @@ import torch
 
 from . import soft_labels,text   # noqa: F401 - they give S soft labels, and `load_data` sentences
 from .core import check_count,ticking
-from .data import load_data,split_validation,standard_augment
+from .data import load_data,split_validation
+from .augment import standard_augment
 from .networks import make_net
 from .synthetic import Synthetic
 from .unroll import Unroll

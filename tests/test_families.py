@@ -12,7 +12,8 @@ from torch import nn
 
 from dd_nb.bench import families, plot_families, print_families
 from dd_nb.cli import dd_reproduce
-from dd_nb.data import Siamese, data_from_tensors, load_data, split_validation, standard_augment
+from dd_nb.augment import Siamese,standard_augment
+from dd_nb.data import data_from_tensors,load_data,split_validation
 from dd_nb.distill import distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.evaluate import PROTOCOLS, Protocol, accuracy

@@ -11,7 +11,8 @@ from safetensors.torch import load as st_load
 from safetensors.torch import save as st_save
 
 from dd_nb import synthetic
-from dd_nb.data import data_from_folder, load_data
+from dd_nb.readers import data_from_folder
+from dd_nb.data import load_data
 from dd_nb.evaluate import read_set, stored_source
 from dd_nb.inits import FixedInit, PretrainedPool, known_net, pretrain, stored_init
 from dd_nb.networks import MLP, make_net

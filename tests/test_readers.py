@@ -16,13 +16,14 @@ from dd_nb import readers as R
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.readers import class_files, data_from_dataset, data_from_folder, data_from_npz, data_from_table, image_head, npz_arrays, read_images, split_of
 from dd_nb.text import load_text
+from test_data import tensors
 
 
 @pytest.fixture(autouse=True)
-def every_warning_is_an_error():
+def every_warning_is_an_error(request):
     "A remark must be expected."
     with warnings.catch_warnings():
-        warnings.simplefilter('error', UserWarning)
+        if not request.node.get_closest_marker('filterwarnings'): warnings.simplefilter('error', UserWarning)
         yield
 
 
@@ -44,6 +45,87 @@ def one_sentence(e): assert '\n' not in str(e.value) and len(str(e.value)) < 700
 
 
 def both(d): return torch.cat([d.raw_train, d.raw_test]), torch.cat([d.y_train, d.y_test])
+
+
+# ---- folders ----------------------------------------------------------------------------------------------------------
+
+def test_folder_of_classes(tmp_path):
+    d = data_from_folder(folder(tmp_path/'bugs', 10))
+    assert d.name == 'bugs' and d.classes == ['ant', 'bee'] and d.shape == (1, 6, 5) and (len(d.y_train), len(d.y_test)) == (14, 6)
+    seen = torch.cat([d.raw_train, d.raw_test])[:, 0, 0, 0]
+    assert sorted(seen.tolist()) == [*range(10), *range(100, 110)] and (torch.cat([d.y_train, d.y_test]) == seen//100).all()
+    assert load_data(tmp_path/'bugs', seed=4).raw_test.equal(load_data(str(tmp_path/'bugs'), seed=4).raw_test)
+
+
+@pytest.mark.parametrize('test', ['test', 'val', 'valid'])
+def test_folder_with_test(tmp_path, test):
+    folder(tmp_path/'train', 10); folder(tmp_path/test, 3)
+    (tmp_path/'.hidden').mkdir(); (tmp_path/'train'/'notes.txt').write_text('x'); (tmp_path/'train'/'ant'/'.x.png').write_text('x')
+    d = load_data(tmp_path)
+    assert (len(d.y_train), len(d.y_test)) == (20, 6)
+
+
+def test_folder_with_train_only(tmp_path): assert len(data_from_folder(folder(tmp_path/'train', 10).parent).y_test) == 6
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_folder_modes(tmp_path):
+    rgb = np.stack([gray(1), gray(2), gray(3)], -1)
+    write(tmp_path/'a'/'0.png', gray(9)); write(tmp_path/'a'/'1.png', np.full((6, 5), 9*256+7, dtype=np.uint16))
+    for i in range(2): write(tmp_path/'b'/f'{i}.png', gray(50))
+    with pytest.raises(ValueError, match='depth must be given: images of 8 and of 16 bits lie side by side, and the largest number of the latter is 2311'): data_from_folder(tmp_path)
+    assert data_from_folder(tmp_path, depth=16).shape == (1, 6, 5)
+    d = data_from_folder(tmp_path, channels=3, depth=16)
+    seen = (torch.cat([d.raw_train, d.raw_test])[:, 0, 0, 0].double()*65535).round()
+    assert d.shape == (3, 6, 5) and set(seen.tolist()) == {9*257, 9*256 + 7, 50*257}     # nothing of the 16 bits is lost
+    (tmp_path/'a'/'1.png').unlink()
+    for i in (1, 5): write(tmp_path/'a'/f'{i}.png', gray(9))
+    write(tmp_path/'b'/'2.png', rgb); write(tmp_path/'b'/'3.png', np.concatenate([rgb, rgb[..., :1]], -1))
+    Image.fromarray(rgb).convert('P').save(tmp_path/'b'/'4.png')
+    d = data_from_folder(tmp_path)
+    assert d.shape == (3, 6, 5)
+    x = torch.cat([d.raw_train, d.raw_test])
+    assert sum((o[:, 0, 0] == torch.tensor([1, 2, 3])).all() for o in x) >= 1
+    assert sum((o[:, 0, 0] >= 253).all() for o in x) == 1     # all but transparent: what is seen is the background
+    assert data_from_folder(tmp_path, channels=1).shape == (1, 6, 5)
+
+
+def test_folder_sizes(tmp_path):
+    folder(tmp_path, 10)
+    write(tmp_path/'bee'/'big.png', gray(3, 12, 10))
+    with pytest.raises(ValueError, match=r'different sizes \(00.png 6x5, big.png 12x10\): pass size='): data_from_folder(tmp_path)
+    assert data_from_folder(tmp_path, size=(6, 5)).shape == (1, 6, 5) and load_data(tmp_path, size=4).shape == (1, 4, 4)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_folder_bad_input(tmp_path):
+    with pytest.raises(ValueError, match='is not a folder'): data_from_folder(tmp_path/'none')
+    with pytest.raises(ValueError, match='holds no class folders'): data_from_folder(tmp_path)
+    folder(tmp_path/'x', 10)
+    (tmp_path/'x'/'cow').mkdir()
+    with pytest.raises(ValueError, match="class folder .*cow holds no images"): data_from_folder(tmp_path/'x')
+    (tmp_path/'x'/'cow'/'bad.png').write_bytes(b'not a picture')
+    with pytest.raises(ValueError, match='bad.png cannot be read as an image'): data_from_folder(tmp_path/'x')
+    good = (tmp_path/'x'/'ant'/'00.png').read_bytes()
+    Image.fromarray(np.random.RandomState(0).randint(256, size=(6, 5)).astype(np.uint8)).save(tmp_path/'x'/'cow'/'bad.png')
+    cut = (tmp_path/'x'/'cow'/'bad.png').read_bytes()
+    (tmp_path/'x'/'cow'/'bad.png').write_bytes(cut[:50])
+    with pytest.raises(ValueError, match='bad.png cannot be read as an image'): data_from_folder(tmp_path/'x')
+    (tmp_path/'x'/'cow'/'bad.png').write_bytes(good)
+    assert data_from_folder(tmp_path/'x').n_classes == 3
+    folder(tmp_path/'y'/'train', 10); folder(tmp_path/'y'/'test', 10, classes=('ant', 'cow'))
+    with pytest.raises(ValueError, match="class folder 'cow' that the training folder lacks"): data_from_folder(tmp_path/'y')
+    folder(tmp_path/'z'/'test', 10)
+    with pytest.raises(ValueError, match="none called 'train'"): data_from_folder(tmp_path/'z')
+    folder(tmp_path/'v', 10, classes=('train', 'plane', 'test'))      # vehicles, not splits
+    assert data_from_folder(tmp_path/'v').classes == ['plane', 'test', 'train']
+    folder(tmp_path/'w'/'train', 10); folder(tmp_path/'w'/'more', 10)
+    with pytest.raises(ValueError, match="holds a folder 'train' beside others"): data_from_folder(tmp_path/'w')
+
+
+def test_floating_point_images(tmp_path):
+    for c in 'ab': write(tmp_path/c/'0.tif', np.ones((4, 4), dtype=np.float32)); write(tmp_path/c/'1.tif', np.ones((4, 4), dtype=np.float32))
+    with pytest.raises(ValueError, match="mode 'F' cannot be read"): data_from_folder(tmp_path)
 
 
 # ---- split folders ----------------------------------------------------------------------------------------------------
@@ -116,6 +198,15 @@ def test_class_files_and_a_tree_of_classes_that_are_known(tmp_path):
     assert class_files(tmp_path, ['bee', 'cow', 'ant'])[1].tolist() == [2]*6 + [0]*6
 
 
+# ---- channels --------------------------------------------------------------------------------------------------------
+
+def test_channels():
+    d = load_data('digits', size=8, channels=3)
+    assert d.shape == (3, 8, 8) and d.raw_train[:, 0].equal(d.raw_train[:, 2])
+    rgb = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)[:, :, None, None]
+    assert R.to_channels(rgb, 1).flatten().tolist() == [76, 150, 29, 255]
+
+
 # ---- bits -------------------------------------------------------------------------------------------------------------
 
 def png16(a):
@@ -163,8 +254,8 @@ def test_the_range_is_that_of_the_whole_set_and_can_be_given(tmp_path):
     d = data_from_folder(tmp_path)
     assert .2 < d.raw_train.max() < .23 and d.raw_test.max() > .95
     assert data_from_folder(tmp_path, depth=16).raw_test.max() < .06
-    with pytest.raises(ValueError, match='depth must be at least 12 for these images, whose largest number is 3900, not 10'): data_from_folder(tmp_path, depth=10)
-    with pytest.raises(ValueError, match='depth must be a whole number from 1 to 16'): data_from_folder(tmp_path, depth=17)
+    with pytest.raises(ValueError, match='depth must be at least 12 for these images, whose largest number is 3900, got 10'): data_from_folder(tmp_path, depth=10)
+    with pytest.raises(ValueError, match='depth must be at most 16, got 17'): data_from_folder(tmp_path, depth=17)
     with pytest.raises(ValueError, match='depth must be left out for images of 8 bits'): data_from_folder(folder(tmp_path/'test'/'x'), depth=12)
     shutil.rmtree(tmp_path/'test'/'x')
     assert load_data(tmp_path, depth=14).raw_test.max() < .25
@@ -297,6 +388,58 @@ def test_datasets_of_pictures_follow_the_same_rules():
         with pytest.raises(ValueError, match='beside tensors'): data_from_dataset(Pairs(items))
 
 
+# ---- datasets ---------------------------------------------------------------------------------------------------------
+
+def test_dataset_forms_agree():
+    x, y = tensors(20, (3, 6, 5), k=2)
+    hwc = [o.permute(1, 2, 0).numpy() for o in x]
+    want = data_from_tensors(x, y)
+    for items in ([(Image.fromarray(o), int(k)) for o, k in zip(hwc, y)], [(o, np.int64(k)) for o, k in zip(hwc, y)], list(zip(x, y))):
+        d = data_from_dataset(Pairs(items))
+        assert d.raw_test.equal(want.raw_test) and d.y_test.equal(want.y_test) and d.name == 'pairs'
+
+
+def test_dataset_gray_and_sizes():
+    ims = [(Image.fromarray(np.full((7+i % 2, 6), 10*i, dtype=np.uint8)), i % 2) for i in range(10)]
+    with pytest.raises(ValueError, match=r'different shapes, \(1, 7, 6\) and \(item 1\) \(1, 8, 6\): pass size='): data_from_dataset(Pairs(ims))
+    assert data_from_dataset(Pairs(ims), size=8).shape == (1, 8, 8) and data_from_dataset(Pairs(ims), size=(4, 6), channels=3).shape == (3, 4, 6)
+
+
+def test_dataset_from_torchvision():
+    from torchvision import datasets, transforms
+    a = datasets.FakeData(24, (3, 8, 8), 3)
+    b = datasets.FakeData(24, (3, 8, 8), 3, transform=transforms.ToTensor())
+    ys = {int(a[i][1]) for i in range(24)}
+    assert ys == {0, 1, 2}
+    da, db = data_from_dataset(a, a), data_from_dataset(b, b)
+    assert da.raw_train.dtype == torch.uint8 and db.raw_train.dtype == torch.float32 and torch.allclose(da.x_train, db.x_train, atol=1e-5)
+
+
+def test_dataset_class_names():
+    ds = Pairs([(torch.randn(4), i % 2) for i in range(10)])
+    ds.classes = ['cat', 'dog']
+    assert data_from_dataset(ds).classes == ['cat', 'dog'] and data_from_dataset(torch.utils.data.Subset(ds, range(8))).classes == ['cat', 'dog']
+    assert data_from_dataset(ds, classes=['x', 'y'], name='pets').name == 'pets'
+
+
+@pytest.mark.parametrize('ds,kw,err,words', [
+    (Pairs([]), {}, ValueError, 'train_ds is empty'),
+    (7, {}, TypeError, 'train_ds must be a map-style Dataset'),
+    (iter([]), {}, TypeError, 'train_ds must be a map-style Dataset'),
+    (Pairs([torch.zeros(3)]*4), {}, TypeError, r'train_ds must yield pairs \(example, class\)'),
+    (Pairs([(torch.zeros(3), .5)]*4), {}, TypeError, 'train_ds must yield classes as whole numbers, got 0.5 as item 0'),
+    (Pairs([(torch.zeros(3), 'a')]*4), {}, TypeError, 'whole numbers'),
+    (Pairs([('abc', 1)]*4), {}, TypeError, 'an example must be'),
+    (Pairs([(torch.zeros(3), 0), (torch.zeros(4), 1)]), {}, ValueError, 'different shapes'),
+    (Pairs([(torch.zeros(3), 0), (torch.zeros(3), -1)]), {}, ValueError, 'at least 0'),
+    (Pairs([(torch.zeros(1, 3, 3), i % 2) for i in range(9)]), dict(size=5), ValueError, 'size and channels must be left out for examples of torch.float32'),
+    (Pairs([(tensors()[0][0], i % 2) for i in range(9)]), dict(size=0), ValueError, 'size must be'),
+    (Pairs([(tensors()[0][0], i % 2) for i in range(9)]), dict(channels=2), ValueError, 'channels must be'),
+])
+def test_dataset_bad_input(ds, kw, err, words):
+    with pytest.raises(err, match=words): data_from_dataset(ds, **kw)
+
+
 # ---- arrays in a file -------------------------------------------------------------------------------------------------
 
 def arrays(n=40, seed=0):
@@ -404,7 +547,7 @@ def test_the_class_column(tmp_path):
     check(load_data(p, target='kind'), x, y, ['5', '6', '7'])
     check(load_data(p), x, y, ['5', '6', '7'])
     check(load_data(p, target=-1), x, y, ['5', '6', '7'])
-    for target, says in (('kin', "target must be one of the columns 'a', 'b', 'c', 'kind', not 'kin'"), (7, 'target must be a column from 0 to 3'), ('a', 'a class must be a word or a whole number')):
+    for target, says in (('kin', "target must be one of the columns 'a', 'b', 'c', 'kind', got 'kin'"), (7, 'target must be a column from 0 to 3'), ('a', 'a class must be a word or a whole number')):
         with pytest.raises(ValueError, match=says): load_data(p, target=target)
     p.write_text('a,class,c,target\n' + '\n'.join(lines(x, y)))
     with pytest.raises(ValueError, match="the columns 'class', 'target' could all be the class"): load_data(p)
@@ -563,7 +706,7 @@ def test_load_data_alone_reads_every_kind(tmp_path):
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.stdout.split() == ['2', '4', '2', '2'], run.stderr
     (tmp_path/'a.xyz').write_text('x')
-    with pytest.raises(ValueError, match='or a file that ends in .csv, .npz, .tsv, not'): load_data(tmp_path/'a.xyz')
+    with pytest.raises(ValueError, match='or a file that ends in .csv, .npz, .tsv, got'): load_data(tmp_path/'a.xyz')
 
 
 def test_the_command_says_which_digits_it_takes(tmp_path):
@@ -574,5 +717,4 @@ def test_the_command_says_which_digits_it_takes(tmp_path):
 
 
 def test_public_names():
-    assert set(R.__all__) == {'IMAGE_ENDINGS', 'image_head', 'read_images', 'split_of', 'subfolders', 'image_files', 'class_files', 'data_from_folder', 'data_from_dataset', 'npz_arrays', 'npz_members', 'data_from_npz',
-                              'read_text', 'table_rows', 'data_from_table'}
+    assert set(R.__all__) == {'data_from_folder', 'data_from_dataset', 'data_from_npz', 'data_from_table'}

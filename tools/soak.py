@@ -37,7 +37,8 @@ from hypothesis import strategies as st
 from layouts import one_layout
 
 from dd_nb import synthetic
-from dd_nb.data import data_from_folder, data_from_tensors, load_data
+from dd_nb.readers import data_from_folder
+from dd_nb.data import data_from_tensors,load_data
 from dd_nb.distill import Checkpoints, distill
 from dd_nb.evaluate import check_pair, evaluate, read_set
 from dd_nb.inits import AgingPool, FixedInit, PretrainedPool, RandomInit, pretrain
