@@ -409,10 +409,10 @@ def remarked(
     if odd: remark(f'{data.name} has {"; ".join(odd)}')
     return data
 
-# %% ../nbs/00_data.ipynb #9885158d
+# %% ../nbs/00_data.ipynb #86e63fdd
 # name of a set, ending of a file, '/' for folders, '/sentences' for tables of them -> function to `Data`
 READERS = {}
-_ROOMS = ('readers', 'sources', 'adaptation', 'text')   # rooms that enter what they can read
+_ROOMS = ('readers', 'tables', 'sources', 'adaptation', 'text')   # rooms that enter what they can read
 
 def as_key(
     name,  # a name or a path, in any case

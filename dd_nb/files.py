@@ -18,7 +18,8 @@ from torch import Tensor
 # %% ../nbs/02a_files.ipynb #cf10ba03
 from .normalise import Vectors
 from .data import Data
-from .readers import class_files,npz_members,read_images,subfolders
+from .pictures import read_images
+from .readers import class_files,npz_members,subfolders
 from .synthetic import LABELS_FILE,SCALE_FILE,Synthetic,folder_names
 
 # %% ../nbs/02a_files.ipynb #611295b8

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATASETS']
 
-# %% ../nbs/00e_sources.ipynb #f60ce776
+# %% ../nbs/00e_sources.ipynb #7e8589d3
 import os,shutil,socket,tempfile
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import torch
 
 from .core import BadArgument,BadType,first_line
 from .data import READERS,as_key,data_from_tensors,stratified
-from .readers import check_channels,image_files,image_head,read_images,resize,to_channels
+from .pictures import check_channels,image_head,read_images,resize,to_channels
+from .readers import image_files
 
 # %% ../nbs/00e_sources.ipynb #6afa05b7
 _DIGITS = [str(i) for i in range(10)]

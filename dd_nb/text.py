@@ -18,7 +18,7 @@ from torch import nn
 from .core import check_count,seeded
 from .normalise import Vectors
 from .data import READERS,Data,Split,check_device,check_labels,remarked,stratified
-from .readers import read_text,table_rows
+from .tables import read_text,table_rows
 from .sources import data_root
 from .networks import ACTS,_known,network
 from .synthetic import Synthetic

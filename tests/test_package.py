@@ -17,7 +17,7 @@ notebooks = sorted((root/'nbs').glob('*.ipynb'))
 rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all'))
 
 # The one order of imports: a room imports only rooms that stand before it.
-import_order = '''core normalise data readers sources augment networks synthetic files batchnorm guard unroll train inits linear
+import_order = '''core normalise data pictures readers tables sources augment networks synthetic files batchnorm guard unroll train inits linear
     adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching families
     coresets evaluate distill zoo bench widgets cli all'''.split()
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dd_nb import sources as S
-from dd_nb import readers as R
+from dd_nb import pictures as P
 from dd_nb.data import data_from_tensors,load_data
 
 
@@ -67,7 +67,7 @@ def test_size(size, shape): assert load_data('digits', size=size).shape == shape
 # ---- where they lie -----------------------------------------------------------------------------------------------------
 
 def test_size_that_would_not_fit(monkeypatch):
-    monkeypatch.setattr(R, '_MAX_BYTES', 2**20)
+    monkeypatch.setattr(P, 'MAX_BYTES', 2**20)
     with pytest.raises(ValueError, match=r'size must keep 1257 images below 0 GiB, got \(64, 64\)'): load_data('digits', size=64)
 
 
@@ -260,7 +260,7 @@ def test_usps_digits_are_the_digits_they_say(data_root):
     "Labels 1..10 in the file are the digits 0..9: class means of USPS must resemble those of MNIST."
     from scipy.optimize import linear_sum_assignment
     u, m = (load_data(n, root=data_root, download=False) for n in ('usps', 'mnist'))
-    m = data_from_tensors(R.resize(m.raw_test[..., 4:24, 4:24], (16, 16)), m.y_test)     # without MNIST's empty border
+    m = data_from_tensors(P.resize(m.raw_test[..., 4:24, 4:24], (16, 16)), m.y_test)     # without MNIST's empty border
     mu, mm = (torch.stack([d.x_train[d.y_train == c].mean(0).flatten() for c in range(10)]) for d in (u, m))
     mu, mm = (o - o.mean(0) for o in (mu, mm))
     like = torch.nn.functional.cosine_similarity(mu[:, None], mm[None], dim=-1)
