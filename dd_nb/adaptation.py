@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .core import check_count,remark,tally
-from .data import READERS,Data,_stratified,data_from_tensors,load_data
+from .data import READERS,Data,data_from_tensors,load_data,stratified
 from .readers import data_from_dataset
 from .ordinary import not_trained,scored,train_on
 from .inits import judges
@@ -56,7 +56,7 @@ def usps28_data(
     whole = load_data('usps', root=root, size=22, device='cpu')
     x = torch.nn.functional.pad(torch.cat([whole.raw_train, whole.raw_test]), (3, 3, 3, 3))
     y = torch.cat([whole.y_train, whole.y_test])
-    train,test = _stratified(y, 1860, seed)
+    train,test = stratified(y, 1860, seed)
     return data_from_tensors(x[train], y[train], x[test], y[test], name='usps28', device=device, dtype=dtype,
                              norm=norm)
 

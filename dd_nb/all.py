@@ -1,8 +1,13 @@
 "Every public name of every room: `from dd_nb.all import *`."
 # %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
 from .core import *
+from .normalise import *
 from .data import *
+from .pictures import *
 from .readers import *
+from .tables import *
+from .sources import *
+from .augment import *
 from .networks import *
 from .synthetic import *
 from .format import *

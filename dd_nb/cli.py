@@ -17,7 +17,9 @@ import torch
 from fastcore.script import call_parse,store_true
 
 from .core import as_png,check_count,no_progress
-from .data import DATASETS,READERS,Vectors,load_data
+from .normalise import Vectors
+from .data import READERS,load_data
+from .sources import DATASETS
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
 from .format import write_atomic

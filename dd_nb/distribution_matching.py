@@ -8,7 +8,7 @@ __all__ = ['DistributionMatch']
 # %% ../nbs/15_distribution_matching.ipynb #dac4cff8
 from torch import Tensor
 
-from .data import Siamese
+from .augment import Siamese
 from .penultimate import features_of
 from .objective import Objective
 from .gradient_matching import as_siamese,class_pairs,hard_labels,one_transformation

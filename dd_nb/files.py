@@ -17,7 +17,8 @@ from torch import Tensor
 # %% ../nbs/02a_files.ipynb #9d12c21b
 from .format import read_tensors   # noqa: F401 - with it comes `Synthetic.load`
 from .core import BadArgument,BadType,Given,check_choice,first_line
-from .data import Data,Vectors
+from .normalise import Vectors
+from .data import Data
 from .readers import npz_members
 from .synthetic import Synthetic,check_classes,check_finite,check_images,kind_of
 from .folders import check_scale,read_pictures

@@ -15,7 +15,8 @@ from fastcore.basics import patch
 # %% ../nbs/02d_folders.ipynb #77fdcea9
 from .core import BadArgument,BadType,Given,remark
 from .data import Data
-from .readers import class_files,read_images,subfolders
+from .pictures import read_images
+from .readers import class_files,subfolders
 from .synthetic import Synthetic
 
 # %% ../nbs/02d_folders.ipynb #b4378708

@@ -19,7 +19,7 @@ from safetensors.torch import save as st_save
 # %% ../nbs/02c_format.ipynb #e75f1393
 from . import __version__
 from .core import BadArgument,BadType,Given,first_line
-from .data import norm_from_state
+from .normalise import norm_from_state
 from .synthetic import Synthetic,check_finite,kind_of
 
 # %% ../nbs/02c_format.ipynb #97a1ce5d

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import BadArgument,Given,check_choice,in_range
-from .data import Siamese
+from .augment import Siamese
 from .synthetic import Synthetic
 from .rules import loss_fn
 from .layers import as_real

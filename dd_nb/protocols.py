@@ -19,7 +19,8 @@ from torch import nn
 from torch.func import vmap
 
 from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,in_threads,tally
-from .data import Data,Siamese,split_validation,standard_augment
+from .data import Data,split_validation
+from .augment import Siamese,standard_augment
 from .networks import make_net
 from .synthetic import Synthetic
 from .files import check_pair

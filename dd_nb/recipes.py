@@ -12,7 +12,8 @@ from pathlib import Path
 
 from . import soft_labels,text   # noqa: F401 - they give S soft labels, and `load_data` sentences
 from .core import BadArgument,check_choice,check_count
-from .data import load_data,standard_augment
+from .data import load_data
+from .augment import standard_augment
 from .networks import make_net
 from .synthetic import Synthetic
 from .unroll import Unroll

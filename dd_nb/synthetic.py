@@ -17,7 +17,8 @@ from torch import Tensor
 # %% ../nbs/02_synthetic.ipynb #69442151
 from .core import (BadArgument,BadType,Given,as_png,check_choice,check_count,remark,seeded,
                         ticking)
-from .data import Data,Normalise,Vectors
+from .normalise import Normalise,Vectors
+from .data import Data
 
 # %% ../nbs/02_synthetic.ipynb #49bdc6e9
 def inv_softplus(

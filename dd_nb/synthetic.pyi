@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from .core import Given
-from .data import Data, Normalise, Vectors
+from .normalise import Normalise, Vectors
+from .data import Data
 __all__ = ['inv_softplus', 'Inner', 'as_inner', 'Synthetic']
 def inv_softplus(lr: Tensor | float) -> Tensor: ...
 INNER: Any

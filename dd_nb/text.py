@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from .core import BadArgument,Given,check_count,seeded
-from .data import READERS,Data,Vectors,_check_device,_check_y,_data_root,_Split,_stratified,remarked
-from .readers import read_text,table_rows
+from .normalise import Vectors
+from .data import READERS,Data,Split,check_device,check_labels,remarked,stratified
+from .tables import read_text,table_rows
+from .sources import data_root
 from .synthetic import Synthetic
 
 # %% ../nbs/11_text.ipynb #4b19d614
@@ -155,15 +157,15 @@ def data_from_texts(
     class numbers from 0, each with a training sentence."""
     for k,v in dict(length=length, dim=dim, min_count=min_count).items(): check_count(k, v)
     v = _embedded(embedding, train, dim, min_count, seed)
-    y = _check_y(torch.as_tensor(y_train), 'y_train', len(train), 'texts')
-    yt = _check_y(torch.as_tensor(y_test), 'y_test', len(test), 'texts')
+    y = check_labels(torch.as_tensor(y_train), 'y_train', len(train), 'texts')
+    yt = check_labels(torch.as_tensor(y_test), 'y_test', len(test), 'texts')
     k = len(classes) if classes else int(y.max()) + 1
     for c in range(max(k, int(y.max()) + 1, int(yt.max()) + 1)):
         if c >= k or not (y == c).any():
             raise BadArgument('y_train', Given(f'none of class {c} in y_train'),
                               f'hold every class from 0 to {k - 1} and y_test no other')
-    device = _check_device(device)
-    splits = [_Split(_ids(t, v, length).to(device), u.to(device)) for t,u in ((train, y), (test, yt))]
+    device = check_device(device)
+    splits = [Split(_ids(t, v, length).to(device), u.to(device)) for t,u in ((train, y), (test, yt))]
     data = Data(*splits, name, classes or [str(c) for c in range(k)], v, dtype)
     return data if name in READERS else remarked(data)   # the known sets are as they are
 
@@ -259,7 +261,7 @@ def _own_texts(path, header, sep, seed):
         raise ValueError(f'{str(path)!r} must hold at least two classes and two sentences of each, got '
                          f'{len(classes)} and {len(y)} in all')
     n = min(round(.3*len(y)), len(y) - len(classes))
-    return *(([texts[i] for i in ix], y[ix]) for ix in _stratified(y, n, seed)),classes
+    return *(([texts[i] for i in ix], y[ix]) for ix in stratified(y, n, seed)),classes
 
 # %% ../nbs/11_text.ipynb #f500fe23
 def load_text(
@@ -284,7 +286,7 @@ def load_text(
         for k,v in dict(header=header, sep=sep).items():
             if v is not None: raise BadArgument(k, v, f'be left out for {key!r}', 'it is read as it is')
         read,default,classes = TEXTS[key]
-        train,test = (read(_data_root(root), part) for part in ('train', 'test'))
+        train,test = (read(data_root(root), part) for part in ('train', 'test'))
     return data_from_texts(*train, *test, length=length or default, name=key, classes=classes, seed=seed,
                            **kwargs)
 
@@ -293,3 +295,4 @@ def _reader(name, root, device, dtype, norm, seed, length=None):
     "What `load_data` calls for a set of TEXTS."
     return load_text(name, root, length, seed, device=device, dtype=dtype, embedding=norm or 'ppmi')
 READERS.update({k: _reader for k in TEXTS})   # `load_data` knows them now
+READERS['/sentences'] = load_text              # and tables of sentences

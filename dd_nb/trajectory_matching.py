@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
-from .data import Data,Siamese
+from .data import Data
+from .augment import Siamese
 from .networks import spec_of
 from .synthetic import Synthetic
 from .format import read_tensors,write_tensors

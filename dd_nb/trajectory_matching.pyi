@@ -2,7 +2,8 @@
 from typing import Any
 from pathlib import Path
 from torch import Tensor
-from .data import Data, Siamese
+from .data import Data
+from .augment import Siamese
 from .synthetic import Synthetic
 from .structure import State
 from .objective import Objective

@@ -5,14 +5,15 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from dd_nb.data import _TRANSFORM, AUGMENTATIONS, Siamese, data_from_tensors, load_data, standard_augment
+from dd_nb.augment import TRANSFORMS,AUGMENTATIONS,Siamese,standard_augment
+from dd_nb.data import data_from_tensors,load_data
 
 
 @pytest.fixture
 def x(): return torch.rand(5, 3, 12, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def drawn(name, x, *u): return _TRANSFORM[name](x, *u)
+def drawn(name, x, *u): return TRANSFORMS[name](x, *u)
 
 
 def test_the_same_for_every_image_and_every_batch(x):

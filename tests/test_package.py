@@ -17,10 +17,10 @@ notebooks = sorted((root/'nbs').glob('*.ipynb'))
 rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all'))
 
 # The one order of imports: a room imports only rooms that stand before it.
-import_order = '''core data readers networks synthetic format folders files batchnorm rules layers structure penultimate
-    guard speed train ordinary objective choice unroll gradcheck ranks inits pools linear adaptation poisoning soft_labels
-    text kernel gradient_matching trajectory_matching distribution_matching families coresets evaluate protocols ranking
-    checkpoints distill recipes zoo bench widgets cli all'''.split()
+import_order = '''core normalise data pictures readers tables sources augment networks synthetic format folders files
+    batchnorm rules layers structure penultimate guard speed train ordinary objective choice unroll gradcheck ranks inits
+    pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
+    families coresets evaluate protocols ranking checkpoints distill recipes zoo bench widgets cli all'''.split()
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dd_nb.coresets import coreset
-from dd_nb.data import Data, Siamese, _Split, load_data
+from dd_nb.data import Data,Split,load_data
+from dd_nb.augment import Siamese
 from dd_nb.distill import distill
 from dd_nb.evaluate import Score, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
@@ -157,7 +158,7 @@ def test_the_interval_is_over_sets_where_there_are_several():
 
 def shuffled_test(data):
     g = torch.Generator().manual_seed(9)
-    return Data(data._train, _Split(data.raw_test, data.y_test[torch.randperm(len(data.y_test), generator=g)]), data.name, data.classes, data.norm, data.dtype)
+    return Data(data._train, Split(data.raw_test, data.y_test[torch.randperm(len(data.y_test), generator=g)]), data.name, data.classes, data.norm, data.dtype)
 
 
 def test_changing_test_labels_changes_no_choice(data, syn):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from dd_nb.data import Vectors, load_data, norm_from_state, split_validation
+from dd_nb.normalise import Vectors,norm_from_state
+from dd_nb.data import load_data,split_validation
 from dd_nb.distill import distill
 from dd_nb.protocols import benchmark
 from dd_nb.evaluate import check_fits,evaluate

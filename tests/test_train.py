@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from dd_nb.adaptation import full_target
 from dd_nb.coresets import coreset, feature_net, features
-from dd_nb.data import Siamese, data_from_tensors, load_data
+from dd_nb.augment import Siamese
+from dd_nb.data import data_from_tensors,load_data
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.protocols import Protocol,benchmark
 from dd_nb.evaluate import Score,evaluate

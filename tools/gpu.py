@@ -36,7 +36,9 @@ from torch import nn
 
 from dd_nb.bench import CONTENDERS, Problem, outer_step_cost
 from dd_nb.coresets import coreset
-from dd_nb.data import Normalise,Siamese,data_from_tensors,load_data,split_validation,standard_augment
+from dd_nb.normalise import Normalise
+from dd_nb.augment import Siamese,standard_augment
+from dd_nb.data import data_from_tensors,load_data,split_validation
 from dd_nb.core import no_progress
 from dd_nb.distill import TimeLimit, distill
 from dd_nb.distribution_matching import DistributionMatch

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dd_nb.data import data_from_folder, data_from_tensors, load_data
+from dd_nb.readers import data_from_folder
+from dd_nb.data import data_from_tensors,load_data
 
 UNTURN = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90', 7: 'TRANSVERSE', 8: 'ROTATE_270'}
 SPLITS = [('train', 'test'), ('Training', 'Testing'), ('TRAIN', 'VAL'), ('train', 'validation'), ('training_set', 'test_set'), ('Train', 'valid'),
