@@ -170,10 +170,12 @@ def known_by(
     name = schedule if isinstance(schedule, str) else type(schedule).__qualname__
     run = {k: getattr(loop, k) for k in SETTINGS}
     run |= dict(betas=list(loop.betas), schedule=getattr(schedule, '__qualname__', name))
+    cut = [clip.factor, clip.decay, clip.patience, clip.max_norm]
+    objective = re.sub(r' at 0x\w+', '', loop.objective.settings())
+    begun = {k: getattr(syn, k) for k in ('images', 'labels', 'lrs', 'order')}
     run |= dict(data=loop.data.name, images=list(syn.images.shape), learn=list(syn.learn),
-                inner=asdict(syn.inner), bn=syn.bn, clip=[clip.factor, clip.decay, clip.patience, clip.max_norm],
-                objective=re.sub(r' at 0x\w+', '', loop.objective.settings()), examples=len(loop.data.y_train),
-                start=_to_four_digits(dict(images=syn.images, labels=syn.labels, lrs=syn.lrs, order=syn.order)))
+                inner=asdict(syn.inner), bn=syn.bn, clip=cut, objective=objective,
+                examples=len(loop.data.y_train), start=_to_four_digits(begun))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''):
         run['start'] = syn.meta['start']   # S as the call left it that was cut off
     if loop.balanced: run['balanced'] = True

@@ -11,7 +11,7 @@ from dd_nb.data import data_from_tensors, load_data
 from dd_nb.distill import LR_RANGE, GradClip, StopDistill, TimeLimit, cosine_decay, distill, step_decay
 from dd_nb.ordinary import accuracy
 from dd_nb.evaluate import evaluate
-from dd_nb.inits import FixedInit,RandomInit
+from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll
