@@ -25,6 +25,7 @@ from .layers import as_real,placed
 from .structure import State
 from .ordinary import not_trained,train_on
 from .objective import Objective
+from .choice import Auto
 from .unroll import unroll
 from .inits import RandomInit
 from .pools import check_fits_file,made_folder,made_otherwise,network_digest,stored_networks
@@ -174,7 +175,7 @@ class TrajectoryMatch(Objective):
         strategy:str='auto',    # as in `unroll`
     ):
         self.experts,self.span,self.max_start,self.epochs = experts,span,max_start,epochs
-        self.augment,self.strategy = augment,strategy
+        self.augment,self.strategy = augment,Auto() if strategy == 'auto' else strategy
         self._check()
 
     def stretch(self, state, like) -> tuple:
@@ -197,6 +198,17 @@ class TrajectoryMatch(Objective):
         augment = f', augment={self.augment}' if self.augment else ''
         return (f'TrajectoryMatch({self.experts}, span={self.span}, max_start={self.max_start}, '
                 f'epochs={self.epochs}{augment})')
+
+# %% ../nbs/14_trajectory_matching.ipynb #01d8adba
+@patch
+def state_dict(self:TrajectoryMatch) -> dict:
+    "What 'auto' has settled on."
+    return self.strategy.state_dict() if isinstance(self.strategy, Auto) else {}
+
+@patch
+def load_state_dict(self:TrajectoryMatch, d:dict):
+    "Go on with that."
+    if isinstance(self.strategy, Auto): self.strategy.load_state_dict(d)
 
 # %% ../nbs/14_trajectory_matching.ipynb #8b128762
 @patch

@@ -138,3 +138,21 @@ def test_trajectory_learns_and_is_finished(data, experts):
 def test_trajectory_refuses(experts):
     with pytest.raises(ValueError, match='at most 4'): TrajectoryMatch(experts, span=3, max_start=2)
     with pytest.raises(ValueError, match='span'): TrajectoryMatch(experts, span=0)
+
+
+def test_the_strategy_stays_when_memory_goes(data, experts, monkeypatch):
+    "Strategies round differently: a run must not change its own in the middle, and one that is taken up must know it."
+    from dd_nb import choice
+    syn, state = Synthetic.real(data, epochs=4, lr=.02), functional(smooth(data))
+    match = TrajectoryMatch(experts, span=1, max_start=1, epochs=2)
+    match(syn, state)
+    first = match.strategy.pick.strategy
+    monkeypatch.setattr(choice, 'free_memory', lambda device: 1)
+    match(syn, state)
+    again = TrajectoryMatch(experts, span=1, max_start=1, epochs=2)
+    again.load_state_dict(match.state_dict())
+    again(syn, state)
+    assert first == 'graph' and match.strategy.pick.strategy == again.strategy.pick.strategy == first
+    fresh = TrajectoryMatch(experts, span=1, max_start=1, epochs=2)
+    fresh(syn, state)
+    assert fresh.strategy.pick.strategy == 'segments'
