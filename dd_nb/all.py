@@ -25,5 +25,4 @@ from .coresets import *
 from .evaluate import *
 from .distill import *
 from .zoo import *
-from .bench import *
 from .widgets import *

@@ -16,7 +16,6 @@ from typing import Annotated
 import torch
 from fastcore.script import call_parse,store_true
 
-from .bench import BENCHES,families,machine,plot_families,print_families
 from .coresets import coreset,started
 from .data import DATASETS,READERS,Vectors,load_data
 from .core import no_progress,as_png,check_count
@@ -30,6 +29,7 @@ from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic,write_atomic
 from .text import sentences
 from .unroll import Unroll
 from .zoo import OBJECTIVES,RECIPES,_with_pool,baselines,get_recipe,list_zoo,load_zoo,reproduce
+from .bench import BENCHES,families,machine,plot_families,print_families
 
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd_nb.bench import families, plot_families, print_families
 from dd_nb.cli import dd_reproduce
 from dd_nb.data import Siamese, data_from_tensors, load_data, split_validation, standard_augment
 from dd_nb.distill import distill
 from dd_nb.distribution_matching import DistributionMatch
-from dd_nb.evaluate import PROTOCOLS, Protocol, accuracy
+from dd_nb.evaluate import accuracy
 from dd_nb.families import FAMILIES, WORDS, plot_workflow
 from dd_nb.gradient_matching import GradientMatch, by_class, gradient_distance
 from dd_nb.inits import AgingPool, RandomInit, judges
@@ -352,22 +351,6 @@ def test_unknown_recipes():
     with pytest.raises(ValueError, match='method'): family_recipe('x')
     with pytest.raises(ValueError, match='name must be one of'): get_recipe('mnist-x-1')
     with pytest.raises(ValueError, match='ipc'): family_recipe('dm', ipc=0)
-
-def test_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(PROTOCOLS, 'plain', Protocol(epochs=2))
-    kw = dict(folder=tmp_path, progress=False, tables=(('digits', 1),), methods=('kip', 'dm'), archs={'MLP': dict(name='MLP')}, nets=dict(plain=2), repeats=1, seeds={'digits-kip-1': (0, 1)}, iters=2, every=1, n_eval=1, batch_size=32)
-    out = families(**kw)
-    json.dumps(out)
-    rows = out['tables'][0]['rows']
-    assert list(rows) == ['random real', 'class means', 'herding', 'kip', 'dm'] and rows['kip']['seeds'] == 2 and rows['kip']['accuracy']['plain']['sets'] == 2
-    assert {p.name for p in tmp_path.glob('*.safetensors')} == {'digits-kip-1-s0.safetensors', 'digits-kip-1-s1.safetensors', 'digits-dm-1-s0.safetensors'} and not list(tmp_path.glob('*.run'))
-    assert out['cost']['dm']['whole'] > 0 and out['cost']['dm']['bytes'] >= 0
-    monkeypatch.setattr('dd_nb.bench.benchmark', None)
-    monkeypatch.setattr('dd_nb.bench.reproduce', None)   # nothing is made or judged again
-    assert {**families(**kw), 'machine': 0} == {**out, 'machine': 0}
-    print_families(out)
-    assert 'digits, 1 a class' in capsys.readouterr().out
-    assert len(plot_families(out).axes) == 6
 
 def test_table_from_the_command_line(monkeypatch, tmp_path, capsys):
     table = dict(benchmark='families', seed=0, nets=1, protocols={}, machine={}, tables=[], cost={}, cost_of=['mnist', 1], not_run=[['cifar10', 1]])

@@ -1,31 +1,16 @@
-"The benchmarks that judge: complete tables, each cell computed once, and honest about what they compare."
+"Tables of accuracies: complete, each cell computed once, and honest about what they compare."
 import json
 from dataclasses import replace
 
 import pytest
-import torch
 
-from dd_nb.bench import (JUDGED, architectures, coresets, cost, judge, outer_step_cost, poisoning, print_architectures, print_coresets, print_cost, print_judge, print_poisoning,
-                         print_side_by_side, side_by_side)
 from dd_nb.data import load_data
-from dd_nb.evaluate import Protocol
-from dd_nb.inits import RandomInit
-from dd_nb.networks import make_net
-from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.evaluate import PROTOCOLS, Protocol
+from dd_nb.tables import (BN_KINDS, BN_ROWS, JUDGED, NORM_ROWS, _bn_cost, architectures, batchnorm, coresets, families, judge, plot_families, poisoning,
+                          print_architectures, print_batchnorm, print_coresets, print_families, print_judge, print_poisoning)
 from dd_nb.zoo import RECIPES, Recipe, list_zoo
 
 NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
-
-
-def test_side_by_side_trains_the_same_networks(capsys):
-    before = torch.get_num_threads()
-    out = side_by_side(name='digits', archs={'small': NET}, nets=3, ipc=2, epochs=5, repeats=1, progress=False)
-    r = out['rows']['small']
-    assert torch.get_num_threads() == before and set(r['times']) == {'1 threads', '2 threads', 'one by one', 'side by side'}
-    assert r['largest_difference'] < .01 and r['ratio'] == r['seconds']['side by side']/r['seconds']['one by one']
-    print_side_by_side(json.loads(json.dumps(out)))
-    assert 'ratio' in capsys.readouterr().out
 
 
 def test_coresets(tmp_path, capsys):
@@ -45,7 +30,7 @@ def test_coresets(tmp_path, capsys):
 @pytest.fixture
 def mnist_like(monkeypatch):
     "The embedded digits in the place of MNIST, so that the zoo's sets can be judged anywhere."
-    import dd_nb.bench as B
+    import dd_nb.tables as B
     from dd_nb.data import Data
     d = load_data('digits')
     def fake(name, **kw): return Data(d._train, d._test, name, d.classes, d.norm)
@@ -81,26 +66,6 @@ def test_architectures(tmp_path, mnist_like, capsys):
     assert 'MLP' in shown and '2 epochs, one network' in shown
 
 
-def test_cost(capsys):
-    task = dict(data='digits', net=NET, steps=1, epochs=3, inner='momentum', lr=.01, batch_size=16)
-    out = cost(task=task, ipcs=(1, 2), rows={'a': dict(strategy='graph'), 'b': dict(strategy='recompute')}, repeats=1, threads=1, limit=1, progress=False)
-    for r in out['rows'].values():
-        assert list(r) == ['1'] and all(0 < c['update'] <= c['whole'] and c['bytes'] >= 0 for c in r.values())   # the second would need too much memory: not tried
-    print_cost(json.loads(json.dumps(out)))
-    assert 'memory' in capsys.readouterr().out
-
-
-def test_an_outer_step_is_that_of_distill():
-    "The same hypergradient and Adam, on a network and a batch of the source and the data."
-    data = load_data('digits', size=8)
-    syn = Synthetic.real(data, ipc=1, lr=.1)
-    start = syn.images.detach().clone()
-    source = RandomInit(lambda: make_net(**NET, shape=data.shape, n_classes=10), 0)
-    r = outer_step_cost(syn, source, data, Unroll('recompute'), 16, repeats=2, lr=.01)
-    moved = (syn.images - start).abs()
-    assert source.count == 3 and 0 < moved.max() <= 3*.01*1.01 + 1e-6 and r['update'] <= r['whole']
-
-
 def test_poisoning(tmp_path, monkeypatch, capsys):
     pool = dict(data='digits', n=8, held_out=.5, epochs=4, batch_size=32)
     for name, k, fixed in (('a', 3, False), ('b', 5, False), ('c', 3, True)):
@@ -117,3 +82,42 @@ def test_poisoning(tmp_path, monkeypatch, capsys):
     print_poisoning(json.loads(json.dumps(out)))
     shown = capsys.readouterr().out
     assert 'known' in shown and 'mean over 2 pairs, unseen' in shown
+
+
+def test_policies_for_batchnorm(tmp_path, capsys):
+    recipe = Recipe('small', 'a small one', 'digits', dict(name='ConvNet', width=2, depth=1, norm='batch'), fixed=False, start='real', syn=dict(ipc=1, epochs=2, lr=.05),
+                    distill=dict(batch_size=16, every=2, n_eval=1))
+    def run(iters=2): return batchnorm(progress=False, folder=tmp_path, sets=2, nets=2, recipe=recipe, short=dict(syn=dict(epochs=1)), other='digits', pool=6, repeats=1, iters=iters, cost=False)
+    out = run()
+    assert list(out['rows']) == [f'{k}, {p}' for k in BN_KINDS for p in (*BN_ROWS, *(NORM_ROWS if k == BN_KINDS[0] else ()))]
+    assert out['elsewhere']['tracked']['batch']['all'] == out['rows']['as in the recipe, tracked']['own']['all'] and out['elsewhere']['no norm']['none']['all'] == out['rows']['as in the recipe, no norm']['own']['all']
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')}
+    assert len(files) == 2*(len(out['rows']) + 1)
+    for k, r in out['rows'].items():
+        assert len(r['own']['all']) == 2 and all(len(v) == 2 for v in r['own']['all'])
+        if r['row'] in ('tracked', 'constants', *NORM_ROWS): assert r['own'] == r['ordinary']
+        if r['row'] == 'tracked': assert r['own']['difference'] == 0
+    again = run()   # everything is there
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')} == files and again['rows'] == out['rows']
+    with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(3)
+    out['cost'] = {p: _bn_cost(dict(recipe=recipe, row=p, root=None, repeats=1)) for p in ('constants', 'tracked')}
+    print_batchnorm(json.loads(json.dumps(out)))
+    assert 'pre-trained, calibrated' in capsys.readouterr().out
+    with pytest.raises(ValueError, match='sets must be'): batchnorm(sets=0)
+
+
+def test_families(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PROTOCOLS, 'plain', Protocol(epochs=2))
+    kw = dict(folder=tmp_path, progress=False, tables=(('digits', 1),), methods=('kip', 'dm'), archs={'MLP': dict(name='MLP')}, nets=dict(plain=2), repeats=1, seeds={'digits-kip-1': (0, 1)}, iters=2, every=1, n_eval=1, batch_size=32)
+    out = families(**kw)
+    json.dumps(out)
+    rows = out['tables'][0]['rows']
+    assert list(rows) == ['random real', 'class means', 'herding', 'kip', 'dm'] and rows['kip']['seeds'] == 2 and rows['kip']['accuracy']['plain']['sets'] == 2
+    assert {p.name for p in tmp_path.glob('*.safetensors')} == {'digits-kip-1-s0.safetensors', 'digits-kip-1-s1.safetensors', 'digits-dm-1-s0.safetensors'} and not list(tmp_path.glob('*.run'))
+    assert out['cost']['dm']['whole'] > 0 and out['cost']['dm']['bytes'] >= 0
+    monkeypatch.setattr('dd_nb.tables.benchmark', None)
+    monkeypatch.setattr('dd_nb.tables.reproduce', None)   # nothing is made or judged again
+    assert {**families(**kw), 'machine': 0} == {**out, 'machine': 0}
+    print_families(out)
+    assert 'digits, 1 a class' in capsys.readouterr().out
+    assert len(plot_families(out).axes) == 6
