@@ -5,7 +5,7 @@ from .normalise import *
 from .data import *
 from .pictures import *
 from .readers import *
-from .tables import *
+from .rows import *
 from .sources import *
 from .augment import *
 from .networks import *
@@ -47,5 +47,4 @@ from .checkpoints import *
 from .distill import *
 from .recipes import *
 from .zoo import *
-from .bench import *
 from .widgets import *

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from fastcore.script import call_parse,store_true
 
-from .core import as_png,check_count,no_progress
+from .core import as_png,check_count,first_line,no_progress
 from .normalise import Vectors
 from .data import READERS,load_data
 from .sources import DATASETS
@@ -36,7 +36,9 @@ from .checkpoints import CannotGoOn,Interrupted,forget_run,run_states
 from .distill import distill
 from .recipes import OBJECTIVES,RECIPES,get_recipe,with_pool
 from .zoo import baselines,list_zoo,load_zoo,reproduce
-from .bench import BENCHES,families,machine,plot_families,print_families
+from .harness import machine
+from .tables import families,plot_families,print_families
+from .bench import BENCHES
 
 # %% ../nbs/22_cli.ipynb #f91a3fe2
 @contextmanager
@@ -56,7 +58,7 @@ def clear_errors(
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(0) from e
     except (ValueError, TypeError, OSError) as e:
-        said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
+        said = first_line(e, 10_000)
         if isinstance(e, CannotGoOn):
             said = f'{e.said}; --anew begins anew, and with the options of then it goes on'
         print('error: ' + said, file=sys.stderr)

@@ -412,7 +412,7 @@ def remarked(
 # %% ../nbs/00_data.ipynb #86e63fdd
 # name of a set, ending of a file, '/' for folders, '/sentences' for tables of them -> function to `Data`
 READERS = {}
-_ROOMS = ('readers', 'tables', 'sources', 'adaptation', 'text')   # rooms that enter what they can read
+_ROOMS = ('readers', 'rows', 'sources', 'adaptation', 'text')   # rooms that enter what they can read
 
 def as_key(
     name,  # a name or a path, in any case

@@ -16,7 +16,7 @@ import torch
 from .core import BadArgument,Given,check_count,seeded
 from .normalise import Vectors
 from .data import READERS,Data,Split,check_device,check_labels,remarked,stratified
-from .tables import read_text,table_rows
+from .rows import read_text,table_rows
 from .sources import data_root
 from .synthetic import Synthetic
 

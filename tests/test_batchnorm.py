@@ -159,7 +159,7 @@ def test_a_trained_network_is_an_ordinary_module_again():
 MEMORY = """
 import sys
 import torch
-from dd_nb.bench import peak_memory
+from dd_nb.harness import peak_memory
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic
 from dd_nb.unroll import Unroll

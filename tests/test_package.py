@@ -14,13 +14,16 @@ settings = ConfigParser(delimiters=['='])
 settings.read(root/'settings.ini', encoding='utf-8')
 settings = settings['DEFAULT']
 notebooks = sorted((root/'nbs').glob('*.ipynb'))
-rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all'))
+rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all', 'bench'))
 
 # The one order of imports: a room imports only rooms that stand before it.
-import_order = '''core normalise data pictures readers tables sources augment networks synthetic format folders files
+import_order = '''core normalise data pictures readers rows sources augment networks synthetic format folders files
     batchnorm rules layers structure penultimate guard speed train ordinary objective choice unroll gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
-    families coresets evaluate protocols ranking checkpoints distill recipes zoo bench widgets cli all'''.split()
+    families coresets evaluate protocols ranking checkpoints distill recipes zoo harness speed_bench contenders tables bench
+    widgets cli all'''.split()
+
+bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables'   # out of the star: dd_nb.bench gathers them
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()
@@ -111,7 +114,7 @@ def test_all_has_every_room():
     import dd_nb.all as everything
     tree = ast.parse((root/'dd_nb'/'all.py').read_text())
     starred = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1 and n.names[0].name == '*']
-    assert set(starred) == {r for r in rooms if r not in ('cli', 'demo')}
+    assert set(starred) == {r for r in rooms if r not in ('cli', 'demo', *bench_rooms)}
     assert starred == sorted(starred, key=import_order.index)
     owner = {}
     for room in starred:
@@ -122,7 +125,17 @@ def test_all_has_every_room():
             owner[name] = room
 
 
-@pytest.mark.parametrize('room', rooms)
+def test_bench_has_every_benchmark():
+    import dd_nb.all as everything
+    from dd_nb import bench
+    for room in bench_rooms:
+        module = __import__(f'dd_nb.{room}', fromlist=['_'])
+        assert module.__all__ and all(getattr(bench, name) is getattr(module, name) for name in module.__all__)
+        assert not [name for name in module.__all__ if getattr(everything, name, None) is getattr(module, name)], 'out of the star'
+    assert all(callable(f) for pair in bench.BENCHES.values() for f in pair)
+
+
+@pytest.mark.parametrize('room', [*rooms, 'bench'])
 def test_rooms_import_one_way(room):
     assert room in import_order, f'{room} has no place in the order of imports'
     for node in ast.parse((root/'dd_nb'/f'{room}.py').read_text(encoding='utf-8')).body:
@@ -130,7 +143,7 @@ def test_rooms_import_one_way(room):
         if node.level == 1: names = [node.module] if node.module else [a.name for a in node.names]
         elif node.module and node.module.startswith('dd_nb.'): names = [node.module[6:]]
         else: continue
-        for name in set(names) & set(rooms): assert import_order.index(name) < import_order.index(room), f'{room} imports {name}'
+        for name in set(names) & set(import_order): assert import_order.index(name) < import_order.index(room), f'{room} imports {name}'
 
 
 def test_nothing_heavy_at_import():

@@ -1,196 +1,124 @@
-"Room `tables`: separators, headers, classes and numbers by contents; files of sentences."
-import numpy as np
+"Tables of accuracies: complete, each cell computed once, and honest about what they compare."
+import json
+from dataclasses import replace
+
 import pytest
-import torch
 
-from dd_nb import tables as T
-from dd_nb.data import data_from_tensors,load_data
-from dd_nb.tables import data_from_table
-from dd_nb.text import load_text
-from test_readers import both,every_warning_is_an_error,one_sentence   # noqa: F401
+from dd_nb.data import load_data
+from dd_nb.protocols import PROTOCOLS,Protocol
+from dd_nb.tables import (BN_KINDS, BN_ROWS, JUDGED, NORM_ROWS, _bn_cost, architectures, batchnorm, coresets, families, judge, plot_families, poisoning,
+                          print_architectures, print_batchnorm, print_coresets, print_families, print_judge, print_poisoning)
+from dd_nb.recipes import RECIPES,Recipe
+from dd_nb.zoo import list_zoo
 
-
-# ---- tables -----------------------------------------------------------------------------------------------------------
-
-def flowers(n=30, seed=0):
-    rng = np.random.RandomState(seed)
-    return rng.randn(n, 3).round(3)*[1, 10, 100], ['setosa', 'virginica', 'ruby'], np.arange(n) % 3
+NET, SHORT = dict(name='ConvNet', width=4, depth=1), Protocol(epochs=2)
 
 
-def lines(x, labels, sep=',', first=False, cell=str):
-    return [sep.join([str(k), *map(cell, r)] if first else [*map(cell, r), str(k)]) for r, k in zip(x.tolist(), labels)]
+def test_coresets(tmp_path, capsys):
+    def run(**kw): return coresets(progress=False, folder=tmp_path, columns=[dict(data='digits', net=NET, ipc=i, sets=2, nets=1, protocol=SHORT) for i in (1, 2)] + [dict(data='digits', net=NET, ipc=1, sets=2, nets=1, kinds=('real', 'means'), chosen=1, protocol=replace(SHORT, augment='rotate'))], feature_epochs=1, **kw)
+    out = run()
+    [t] = out['tables']
+    assert len(t['rows']) == 6 and all({'1 a class', '2 a class'} <= set(r) and all(len(r[f'{i} a class']['all']) == 2 for i in (1, 2)) for r in t['rows'].values())
+    assert t['rows']['random real']['1 a class']['sets'] == 2 and t['rows']['herding']['1 a class'] != t['rows']['herding']['2 a class']
+    assert {k: len(r['1 a class, augmented']['all']) for k, r in t['rows'].items() if len(r) == 3} == {'random real': 2, 'class means': 1}
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert run() == out and {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == files   # nothing is computed again
+    with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(seed=1)
+    print_coresets(json.loads(json.dumps(out)))
+    assert 'random real' in capsys.readouterr().out
 
 
-def check(d, x, y, names):
-    "That a set holds these rows and labels."
-    got, gy = both(d)
-    assert len(got) == len(x) and d.classes == names
-    want = sorted((*np.float64(r).round(4).tolist(), int(k)) for r, k in zip(x, y))
-    assert np.allclose(sorted((*r, int(k)) for r, k in zip(got.double().numpy().round(4).tolist(), gy)), want, atol=1e-3)
+@pytest.fixture
+def mnist_like(monkeypatch):
+    "The embedded digits in the place of MNIST, so that the zoo's sets can be judged anywhere."
+    import dd_nb.tables as B
+    from dd_nb.data import Data
+    d = load_data('digits')
+    def fake(name, **kw): return Data(d._train, d._test, name, d.classes, d.norm)
+    monkeypatch.setattr(B, 'load_data', fake)
+    monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluate').evaluate.evaluate(s.changed(norm=d.norm), source, data, n, seed))
+    import dd_nb.evaluate as E
+    monkeypatch.setattr(E, 'check_fits', lambda *a: None); monkeypatch.setattr(B, 'check_fits', lambda *a: None)
+    monkeypatch.setattr(E, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
 
 
-@pytest.mark.parametrize('sep', [',', ';', '\t', '|'])
-@pytest.mark.parametrize('head', [True, False])
-@pytest.mark.parametrize('words', [True, False])
-def test_tables_with_and_without_header(tmp_path, sep, head, words):
-    x, names, y = flowers()
-    text = ([sep.join(('length', 'width', 'weight', 'species'))] if head else []) + lines(x, [names[k] for k in y] if words else y, sep)
-    p = tmp_path/('a.tsv' if sep == '\t' else 'a.csv')
-    p.write_text('\n'.join(text) + '\n')
-    order = [1, 2, 0]
-    check(load_data(p), x, [order[k] for k in y] if words else y, ['ruby', 'setosa', 'virginica'] if words else ['0', '1', '2'])
-    assert load_data(p, seed=3).raw_test.equal(data_from_table(p, seed=3).raw_test)
+def test_judge(tmp_path, mnist_like, capsys):
+    out = judge(progress=False, folder=tmp_path, names=['mnist-fixed-10', 'mnist-random-100'], sets=2, nets=1, full=1)
+    a, b = out['rows']['mnist-fixed-10'], out['rows']['mnist-random-100']
+    assert set(a['scores']) == {'own schedule', 'tuned', 'augmented'} and 'k-means centres' not in a['scores']['tuned'] and 'k-means centres' in b['scores']['tuned']
+    assert a['scores']['own schedule']['distilled']['sets'] == 3 and a['fixed'] and not b['fixed']
+    r, t = b['ranking'], b['scores']['tuned']
+    assert r['ior'] == t['distilled']['mean'] - t['random real']['mean'] and 0 < r['lrs'] < 1 and 0 < r['ars'] < 1
+    assert set(JUDGED) <= set(list_zoo())
+    with pytest.raises(ValueError, match="names must be entries of the zoo, got 'nobody'"): judge(progress=False, folder=tmp_path, names=['nobody'])
+    print_judge(json.loads(json.dumps(out)))
+    assert 'mnist-random-100: 100 images, LeNet' in capsys.readouterr().out
 
 
-def test_the_class_column(tmp_path):
-    x, names, y = flowers()
-    p = tmp_path/'a.csv'
-    p.write_text('label,a,b,c\n' + '\n'.join(lines(x, y, first=True)))
-    check(load_data(p), x, y, ['0', '1', '2'])
-    p.write_text('\n'.join(lines(x, [names[k] for k in y], first=True)))      # the only column of words
-    assert load_data(p).classes == sorted(names)
-    p.write_text('a,b,c,kind\n' + '\n'.join(lines(x, y + 5)))
-    check(load_data(p, target='kind'), x, y, ['5', '6', '7'])
-    check(load_data(p), x, y, ['5', '6', '7'])
-    check(load_data(p, target=-1), x, y, ['5', '6', '7'])
-    for target, says in (('kin', "target must be one of the columns 'a', 'b', 'c', 'kind', got 'kin'"), (7, 'target must be a column from 0 to 3'), ('a', 'a class must be a word or a whole number')):
-        with pytest.raises(ValueError, match=says): load_data(p, target=target)
-    p.write_text('a,class,c,target\n' + '\n'.join(lines(x, y)))
-    with pytest.raises(ValueError, match="the columns 'class', 'target' could all be the class"): load_data(p)
-    p.write_text('a,b,c,d\n' + '\n'.join(lines(x, x[:, 0])))
-    with pytest.raises(ValueError, match='target must be given'): load_data(p)
+def test_architectures(tmp_path, mnist_like, capsys):
+    out = architectures(progress=False, folder=tmp_path, names=('mnist-random-100',), archs={'MLP': dict(name='MLP'), 'none': dict(NET, norm='none')}, epochs={'none': 2}, protocol=SHORT)
+    assert set(out['rows']) == {'mnist-random-100', 'random real', 'k-means centres'}
+    assert all(len(r['MLP']['all']) == 2 and len(r['none']['all']) == 1 for r in out['rows'].values())
+    kept = {p.name: json.loads(p.read_text())['key'] for p in tmp_path.iterdir()}
+    assert kept['random-real-none.json']['protocol']['epochs'] == 2 and kept['random-real-MLP.json']['protocol']['epochs'] == SHORT.epochs
+    assert kept['random-real-none.json']['sets'] == 1 and kept['random-real-MLP.json']['sets'] == 2
+    print_architectures(json.loads(json.dumps(out)))
+    shown = capsys.readouterr().out
+    assert 'MLP' in shown and '2 epochs, one network' in shown
 
 
-def test_the_header_is_asked_about_where_contents_cannot_tell(tmp_path):
-    x, names, y = flowers()
-    p = tmp_path/'a.csv'
-    p.write_text('0,1,2,3\n' + '\n'.join(lines(x, y)))       # pandas' names of unnamed columns, or an example
-    with pytest.raises(ValueError, match="header must be given for .*, whose first line reads '0', '1', '2', '3': True if") as e: load_data(p)
-    one_sentence(e)
-    check(load_data(p, header=True), x, y, ['0', '1', '2'])
-    with pytest.warns(UserWarning, match="a.csv has class '3' with a single training example; class '3' with no test example$"): assert len(both(load_data(p, header=False, test_frac=.2))[1]) == 31
-    p.write_text('0,1,2,species\n' + '\n'.join(lines(x, [names[k] for k in y])))
-    assert len(both(load_data(p))[1]) == 30
-    p.write_text(',0,1,2,3\n' + '\n'.join(f'{i},{row}' for i, row in enumerate(lines(x, y))))
-    with pytest.warns(UserWarning, match="column '' counts the rows and is left out"): check(load_data(p), x, y, ['0', '1', '2'])
-    p.write_text('# a,b,c,label\n' + '\n'.join(lines(x, y)))
-    check(load_data(p), x, y, ['0', '1', '2'])
+def test_poisoning(tmp_path, monkeypatch, capsys):
+    pool = dict(data='digits', n=8, held_out=.5, epochs=4, batch_size=32)
+    for name, k, fixed in (('a', 3, False), ('b', 5, False), ('c', 3, True)):
+        monkeypatch.setitem(RECIPES, name, Recipe(name, '', 'digits', dict(name='MLP', hidden=[32]), fixed=fixed, pool=pool, start='real', syn=dict(ipc=1, steps=1, epochs=1, lr=.1),
+                                                    distill=dict(iters=4, batch_size=16), objective='Poison', unroll=dict(source=k, target=8)))
+    def run(**kw): return poisoning(progress=False, folder=tmp_path/'out', names=('a', 'b', 'c'), pools=tmp_path/'pools', nets=2, defended=1, **kw)
+    out = run()
+    a, c = out['rows']['a'], out['rows']['c']
+    assert len(a['unseen']['after']) == 2 and 'known' not in a and len(c['known']['after']) == 1 and 'defences' not in c
+    d = a['defences']
+    assert all(len(d[k]) == len(d[v]) for k, v in (('undo', 'steps'), ('shorter', 'factors'), ('clipped', 'norms'))) and d['shorter'][0] == d['undo'][0] and 0 <= d['loss'] <= 1
+    assert d['shorter'][-1]['moved'] == pytest.approx(a['unseen']['before'][0]['moved'])       # no step at all
+    assert run() == out                                                                        # nothing is made again
+    print_poisoning(json.loads(json.dumps(out)))
+    shown = capsys.readouterr().out
+    assert 'known' in shown and 'mean over 2 pairs, unseen' in shown
 
 
-def test_marks_quotes_spaces_and_line_ends(tmp_path):
-    x, names, y = flowers()
-    body = '\r\n'.join(lines(x, [f'"{names[k]}, wild"' for k in y], sep=' , ', cell='"{}"'.format))
-    (tmp_path/'a.csv').write_bytes(b'\xef\xbb\xbf"a" , "b" , "c" , "class"\r\n' + body.encode() + b'\r\n\r\n')
-    check(load_data(tmp_path/'a.csv'), x, [[1, 2, 0][k] for k in y], sorted(f'{n}, wild' for n in names))
+def test_policies_for_batchnorm(tmp_path, capsys):
+    recipe = Recipe('small', 'a small one', 'digits', dict(name='ConvNet', width=2, depth=1, norm='batch'), fixed=False, start='real', syn=dict(ipc=1, epochs=2, lr=.05),
+                    distill=dict(batch_size=16, every=2, n_eval=1))
+    def run(iters=2): return batchnorm(progress=False, folder=tmp_path, sets=2, nets=2, recipe=recipe, short=dict(syn=dict(epochs=1)), other='digits', pool=6, repeats=1, iters=iters, cost=False)
+    out = run()
+    assert list(out['rows']) == [f'{k}, {p}' for k in BN_KINDS for p in (*BN_ROWS, *(NORM_ROWS if k == BN_KINDS[0] else ()))]
+    assert out['elsewhere']['tracked']['batch']['all'] == out['rows']['as in the recipe, tracked']['own']['all'] and out['elsewhere']['no norm']['none']['all'] == out['rows']['as in the recipe, no norm']['own']['all']
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')}
+    assert len(files) == 2*(len(out['rows']) + 1)
+    for k, r in out['rows'].items():
+        assert len(r['own']['all']) == 2 and all(len(v) == 2 for v in r['own']['all'])
+        if r['row'] in ('tracked', 'constants', *NORM_ROWS): assert r['own'] == r['ordinary']
+        if r['row'] == 'tracked': assert r['own']['difference'] == 0
+    again = run()   # everything is there
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')} == files and again['rows'] == out['rows']
+    with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(3)
+    out['cost'] = {p: _bn_cost(dict(recipe=recipe, row=p, root=None, repeats=1)) for p in ('constants', 'tracked')}
+    print_batchnorm(json.loads(json.dumps(out)))
+    assert 'pre-trained, calibrated' in capsys.readouterr().out
+    with pytest.raises(ValueError, match='sets must be'): batchnorm(sets=0)
 
 
-@pytest.mark.parametrize('row, says', [
-    ('1.5,,3,a', "line 4, column 'w': a value is missing"), ('1.5,NA,3,a', "line 4, column 'w': a value is missing .'NA'."), ('1.5,nan,3,a', "column 'w': a value is missing"), ('1,?,3,a', "a value is missing"),
-    ('1.5,blue,3,a', "line 4, column 'w': 'blue' is text, and only the class may be text"), ('1.5,inf,3,a', "column 'w': 'inf' is not finite"), ('1.5,1e999,3,a', "column 'w': '1e999' is"),
-    ('1.5,1_000,3,a', "column 'w': '1_000' is text"), ('1,2,3', 'line 4: 3 cells, where the first line has 4'), ('1,2,3,a,5', 'line 4: 5 cells'), ('1,2,3,', "column 'class': the class is missing"),
-    ('1,"2,5",3,a', "'2,5' has a decimal comma"), ('1,0x10,3,a', "'0x10' is text")])
-def test_tables_are_refused_with_line_and_column(tmp_path, row, says):
-    rows = ['l,w,h,class', '1,2,3,a', '2,3,4,b', row] + ['4,5,6.5,a', '5,6,7,b']*20
-    (tmp_path/'a.csv').write_text('\n'.join(rows))
-    with pytest.raises(ValueError, match=says) as e: load_data(tmp_path/'a.csv')
-    one_sentence(e)
-    rows.append(rows.pop(3)); rows = [rows[0]] + rows[1:3]*600 + rows[3:]       # beyond the sample, too
-    (tmp_path/'a.csv').write_text('\n'.join(rows))
-    with pytest.raises(ValueError, match=says.replace('line 4', f'line {len(rows)}')): load_data(tmp_path/'a.csv')
-
-
-@pytest.mark.parametrize('text, says', [
-    ('', 'holds no rows|must hold columns'), ('a\n1\n2\n', 'must hold columns between'), ('1,5;2,5;a\n2,5;3,5;b\n'*5, 'decimal comma'), ('a,b,label\n1,2,3\n', 'single class|single row'),
-    ('a,a,label\n' + '1,2,3\n3,4,5\n'*4, "names two columns 'a'"), ('a,label\n' + '1,x\n2,x\n'*4, 'single class'), ('label\n', 'must hold columns'), ('label,b\n' + '1,a b c\n', 'two classes'),
-    ('a,b,city,label\n' + '1,2,rome,0\n3,4,oslo,1\n'*4, "column 'city': 'rome' is text")])
-def test_files_that_are_no_table(tmp_path, text, says):
-    (tmp_path/'a.csv').write_text(text)
-    with pytest.raises(ValueError, match=says) as e: load_data(tmp_path/'a.csv')
-    one_sentence(e)
-
-
-def test_files_of_another_encoding_or_kind(tmp_path):
-    (tmp_path/'a.csv').write_bytes('a,b,label\n1,2,\xe9\n'.encode('latin-1'))
-    with pytest.raises(ValueError, match='must be a text file in UTF-8'): load_data(tmp_path/'a.csv')
-    (tmp_path/'a.csv').write_bytes(b'a,b\0,label\n')
-    with pytest.raises(ValueError, match='bytes that are no text'): load_data(tmp_path/'a.csv')
-    with pytest.raises(FileNotFoundError): data_from_table(tmp_path/'none.csv')
-    for kw, says in ((dict(sep=';;'), 'sep must be one character'), (dict(target=1.5), 'target must be')):
-        (tmp_path/'a.csv').write_text('a,b,label\n' + '1,2,0\n3,4,1\n'*4)
-        with pytest.raises((ValueError, TypeError), match=says): load_data(tmp_path/'a.csv', **kw)
-    with pytest.raises(TypeError, match='headers must be left out for .*its reader takes target, header'): load_data(tmp_path/'a.csv', headers=True)
-    with pytest.raises(TypeError, match="header must be left out for the set 'digits'"): load_data('digits', header=True)
-    with pytest.raises(ValueError, match='size, zca and channels must be left out'): load_data(tmp_path/'a.csv', size=8)
-
-
-@pytest.mark.parametrize('kind', ['seconds', 'milliseconds', 'nanoseconds'])
-def test_unix_times_stay_apart_in_every_door(tmp_path, kind):
-    "1,400 times within an hour are 1,400 values after normalisation, from a tensor, an array, an .npz and a .csv file."
-    rng = np.random.RandomState(0)
-    t = 1_764_000_000 + np.sort(rng.choice(3_600_000, 1400, replace=False))/1000
-    t = dict(seconds=t, milliseconds=(t*1000).round().astype(np.int64), nanoseconds=(t*1000).round().astype(np.int64)*10**6)[kind]
-    x, y = np.stack([t, rng.permutation(t)], 1), np.arange(1400) % 2
-    np.savez(tmp_path/'a.npz', x=x, y=y)
-    with open(tmp_path/'a.csv', 'w') as f:
-        f.write('a,b,label\n')
-        for (a, b), k in zip(x.tolist(), y): f.write(f'{a!r},{b!r},{k}\n')
-    for d in (data_from_tensors(torch.from_numpy(x), y), data_from_tensors(x, y), load_data(tmp_path/'a.npz'), load_data(tmp_path/'a.csv')):
-        z = torch.cat([d.x_train, d.x_test])
-        assert z.dtype == torch.float32 and len(z[:, 0].unique()) == len(z[:, 1].unique()) == 1400 and d.norm.dtype == torch.float32
-        assert abs(d.x_train.mean()) < 1e-3 and abs(d.x_train.std() - 1) < 1e-2
-        want = (x[:, 0].astype(np.float64) - x[:, 0].astype(np.float64).mean())
-        assert np.corrcoef(np.sort(z[:, 0].numpy()), np.sort(want))[0, 1] > .999999
-
-
-def test_whole_numbers_that_floats_cannot_tell_apart_are_refused():
-    x = 2**62 + np.arange(40)[:, None]
-    with pytest.raises(ValueError, match='x_train holds whole numbers as large as .* subtract the smallest first'): data_from_tensors(x, np.arange(40) % 2)
-    assert len(data_from_tensors(x - 2**62, np.arange(40) % 2).x_train.unique()) == 28
-
-
-# ---- sentences --------------------------------------------------------------------------------------------------------
-
-BODY = [(f'the {a} is {b}', k) for a, b, k in (('cat', 'asleep', 'animal'), ('bus', 'late', 'machine'), ('dog', 'hungry', 'animal'), ('jet', 'loud', 'machine'))]*8
-
-
-def sentences(head=None, swap=False, sep='\t', q=''): return '\n'.join(sep.join(r[::-1] if swap else r) for r in ([head] if head else []) + [(k, q + t + q) for t, k in BODY]) + '\n'
-
-
-@pytest.mark.parametrize('head', [('label', 'sentence'), ('Label', 'Text'), ('category', 'review'), ('class', 'x')])
-@pytest.mark.parametrize('swap', [False, True])
-@pytest.mark.parametrize('ending', ['.tsv', '.csv'])
-def test_a_header_of_sentences_is_known(tmp_path, head, swap, ending):
-    p = tmp_path/f'a{ending}'
-    p.write_text(sentences(head, swap, '\t' if ending == '.tsv' else ','))
-    d = load_data(p)
-    assert d.classes == ['animal', 'machine'] and len(d.y_train) + len(d.y_test) == 32 and 'label' not in d.norm.words and 'cat' in d.norm.words
-    assert d.counts.tolist() == [11, 11]
-
-
-@pytest.mark.parametrize('ending', ['.tsv', '.csv'])
-def test_a_first_line_with_a_class_of_its_own_is_asked_about(tmp_path, ending):
-    p = tmp_path/f'a{ending}'
-    p.write_text(sentences(('kind', 'words that were said'), sep='\t' if ending == '.tsv' else ','))
-    with pytest.raises(ValueError, match="header must be given for .*: no other line has the class 'kind' of the first") as e: load_data(p)
-    one_sentence(e)
-    assert load_data(p, header=True).n_classes == 2
-    with pytest.warns(UserWarning) as w: d = load_data(p, header=False)
-    assert d.classes == ['animal', 'kind', 'machine'] and [str(v.message).split(' has ')[1].split('; from 1')[0] for v in w] == ["class 'kind' with a single training example; class 'kind' with no test example"]
-
-
-def test_files_of_sentences_without_header(tmp_path):
-    for name, kw in (('a.tsv', {}), ('b.csv', dict(sep=',')), ('c.csv', dict(sep=';')), ('d.csv', dict(sep=',', q='"')), ('e.csv', dict(sep=',', swap=True))):
-        (tmp_path/name).write_text(sentences(**kw))
-        d = load_data(tmp_path/name)
-        assert d.counts.tolist() == [11, 11] and d.shape == (20, min(100, d.shape[1])) and 'hungry' in d.norm.words, name
-        assert load_text(tmp_path/name).y_test.equal(d.y_test) and load_data(tmp_path/name, length=7).shape[0] == 7
-    (tmp_path/'q.tsv').write_text(sentences().replace('the cat', 'the "cat'))        # a quote is a quote there
-    assert '"' in load_data(tmp_path/'q.tsv').norm.words
-    (tmp_path/'n.tsv').write_text('\n'.join(f'{i % 2}\t{t}' for i, (t, _) in enumerate(BODY)))
-    assert load_data(tmp_path/'n.tsv').classes == ['0', '1']
-    (tmp_path/'t.tsv').write_text('\n'.join(f'{i/7:.3f}\t{"ab"[i % 2]}' for i in range(20)))       # numbers and a class
-    assert load_data(tmp_path/'t.tsv').shape == (1,)
-    with pytest.raises(ValueError, match='size, zca and channels must be left out'): load_data(tmp_path/'a.tsv', zca=True)
-
-
-def test_public_names(): assert T.__all__ == ['data_from_table']
+def test_families(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PROTOCOLS, 'plain', Protocol(epochs=2))
+    kw = dict(folder=tmp_path, progress=False, tables=(('digits', 1),), methods=('kip', 'dm'), archs={'MLP': dict(name='MLP')}, nets=dict(plain=2), repeats=1, seeds={'digits-kip-1': (0, 1)}, iters=2, every=1, n_eval=1, batch_size=32)
+    out = families(**kw)
+    json.dumps(out)
+    rows = out['tables'][0]['rows']
+    assert list(rows) == ['random real', 'class means', 'herding', 'kip', 'dm'] and rows['kip']['seeds'] == 2 and rows['kip']['accuracy']['plain']['sets'] == 2
+    assert {p.name for p in tmp_path.glob('*.safetensors')} == {'digits-kip-1-s0.safetensors', 'digits-kip-1-s1.safetensors', 'digits-dm-1-s0.safetensors'} and not list(tmp_path.glob('*.run'))
+    assert out['cost']['dm']['whole'] > 0 and out['cost']['dm']['bytes'] >= 0
+    monkeypatch.setattr('dd_nb.tables.benchmark', None)
+    monkeypatch.setattr('dd_nb.tables.reproduce', None)   # nothing is made or judged again
+    assert {**families(**kw), 'machine': 0} == {**out, 'machine': 0}
+    print_families(out)
+    assert 'digits, 1 a class' in capsys.readouterr().out
+    assert len(plot_families(out).axes) == 6

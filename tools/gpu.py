@@ -34,7 +34,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dd_nb.bench import CONTENDERS, Problem, outer_step_cost
+from dd_nb.contenders import CONTENDERS,Problem
+from dd_nb.speed_bench import outer_step_cost
 from dd_nb.coresets import coreset
 from dd_nb.normalise import Normalise
 from dd_nb.augment import Siamese,standard_augment

@@ -1,49 +1,15 @@
-"Benchmarks: that they measure what they say, not how fast the machine is."
+"One hypergradient, computed by everybody: the same result, and failures that end."
 import importlib.util
 import json
 import os
 import re
-import sys
 import time
 
 import pytest
-import torch
 
-from dd_nb import bench
-from dd_nb.bench import (BN_KINDS, BN_ROWS, CONTENDERS, NORM_ROWS, _bn_cost, _train_stack, batchnorm, faster_threads, hypergrad, peak_memory, plot_hypergrad, pool,
-                         print_batchnorm, print_hypergrad, print_pool, print_ranks, print_time_to_accuracy, ranks, time_to_accuracy)
-from dd_nb.networks import make_net
-from dd_nb.recipes import Recipe
-
-
-def test_time_to_accuracy_compares_from_the_same_weights(capsys):
-    before = torch.get_num_threads()
-    out = time_to_accuracy(.5, recipe='demo', limit=60, every=5, progress=False, iters=200)
-    assert torch.get_num_threads() == before
-    o, t = out['ours'], out['original recipe']
-    assert o['seconds'] is not None and o['best'] >= .5 and o['curve'][-1][1] == o['best']
-    assert o['threads'] in (1, 2) and set(t['seconds_per_step']) == {'1', '2'}
-    assert t['seconds'] is not None or t['ran'] >= 4*o['seconds']
-    print_time_to_accuracy(out)
-    assert 'ratio' in capsys.readouterr().out
-
-
-def test_a_target_that_is_not_reached_is_said(capsys):
-    out = time_to_accuracy(1.01, recipe='demo', limit=.5, factor=1., every=5, progress=False, iters=50)
-    assert out['ours']['seconds'] is None and 'ratio' not in out
-    print_time_to_accuracy(out)
-    assert 'not reached' in capsys.readouterr().out
-
-
-def test_faster_threads_sets_the_faster():
-    before = torch.get_num_threads()
-    try:
-        n, times = faster_threads(lambda k: time.sleep(.002*k*torch.get_num_threads()), steps=3)
-        assert n == 1 == torch.get_num_threads() and times[1] < times[2]
-    finally: torch.set_num_threads(before)
-
-
-# --- hypergrad
+from dd_nb import contenders
+from dd_nb.contenders import CONTENDERS, hypergrad, plot_hypergrad, print_hypergrad
+from dd_nb.harness import Worker
 
 OURS = ['graph', 'recompute', 'segments']
 
@@ -114,7 +80,7 @@ def test_failures_are_reported_and_end(tmp_path, monkeypatch, capsys):
     pids = tmp_path/'pids'
     mine(tmp_path, monkeypatch, higher="raise ModuleNotFoundError(\"No module named 'higher'\")", faulty=f'''
 import os, signal, subprocess, time
-from dd_nb.bench import whole_graph
+from dd_nb.contenders import whole_graph
 def killed(p): os.kill(os.getpid(), signal.SIGKILL)
 def leaves(p): print('out of paper', file=__import__('sys').stderr); os._exit(3)
 def hangs(p):
@@ -142,9 +108,9 @@ def wrong(p): print('{{}}'); loss, grads = whole_graph(p); return loss, [1.01*g 
 
 def test_a_worker_does_not_outlive_its_owner(tmp_path, monkeypatch):
     mine(tmp_path, monkeypatch, asleep='def f(p): __import__("time").sleep(600)')
-    w = bench._Worker(tmp_path)
+    w = Worker(contenders._SERVED, tmp_path)
     try:
-        w.ask(op='make', name='asleep:f', task=bench._SMALL)
+        w.ask(op='make', name='asleep:f', task=contenders._SMALL)
         print(json.dumps(dict(op='run', threads=1)), file=w.proc.stdin, flush=True)
         w.proc.stdin.close()
         assert w.proc.wait(30) == 0
@@ -153,8 +119,8 @@ def test_a_worker_does_not_outlive_its_owner(tmp_path, monkeypatch):
 
 def test_a_contender_that_fails_has_no_memory_to_show(tmp_path, monkeypatch, capsys):
     mine(tmp_path, monkeypatch, greedy='def f(p): raise MemoryError(f"T={p.syn.n_steps}")')
-    task = dict(bench._SMALL, seed=0)
-    mem = bench._memory(task, (2, 4), ['greedy:f'], {}, 60, lambda what: None, 1)
+    task = dict(contenders._SMALL, seed=0)
+    mem = contenders._memory(task, (2, 4), ['greedy:f'], {}, 60, lambda what: None, 1)
     assert mem['rows'] == {'greedy:f': {'2': {'failed': 'MemoryError: T=1'}}} and mem['params'] is None
     print_hypergrad(dict(hypergrad(quick=True, progress=False, parts=()), memory=mem))
     assert 'MemoryError' in capsys.readouterr().out
@@ -162,21 +128,21 @@ def test_a_contender_that_fails_has_no_memory_to_show(tmp_path, monkeypatch, cap
 
 def test_what_does_not_fit_is_extrapolated_and_said(monkeypatch, capsys):
     class Fake:
-        def __init__(self, tmp, cache, timeout): pass
+        def __init__(self, kind, tmp, cache, timeout): pass
         def ask(self, task, name, **kwargs): return dict(bytes=10**8 + 10**7*task['epochs']*task['steps'], seconds=.1, params=1000)
         def close(self): pass
-    monkeypatch.setattr(bench, '_Worker', Fake)
+    monkeypatch.setattr(contenders, 'Worker', Fake)
     names = ['stepwise', 'whole graph', 'recompute', 'segments']
-    task = dict(bench._CONV, seed=0)
-    monkeypatch.setattr(bench, '_free_memory', lambda device: 1e11)
-    mem = bench._memory(task, (10, 100, 300, 1000), names, {'stepwise': 300, 'whole graph': 100}, 60, lambda what: None, 1)
+    task = dict(contenders._CONV, seed=0)
+    monkeypatch.setattr(contenders, '_free_memory', lambda device: 1e11)
+    mem = contenders._memory(task, (10, 100, 300, 1000), names, {'stepwise': 300, 'whole graph': 100}, 60, lambda what: None, 1)
     rows = mem['rows']
     assert [T for T, c in rows['stepwise'].items() if 'extrapolated' in c] == ['1000']
     assert [T for T, c in rows['whole graph'].items() if 'extrapolated' in c] == ['300', '1000']
     assert rows['whole graph']['1000']['bytes'] == pytest.approx(10**8 + 10**10)
     assert [t['met'] for t in mem['targets']] == [False]*5 and mem['targets'][0]['limit'] == 2*10**8 + 4.4*1000*100
-    monkeypatch.setattr(bench, '_free_memory', lambda device: 1.25e9)
-    rows = bench._memory(task, (10, 100, 300, 1000), names, {}, 60, lambda what: None, 1)['rows']
+    monkeypatch.setattr(contenders, '_free_memory', lambda device: 1.25e9)
+    rows = contenders._memory(task, (10, 100, 300, 1000), names, {}, 60, lambda what: None, 1)['rows']
     assert rows['stepwise']['300']['extrapolated'] == 'too little free memory' and 'extrapolated' not in rows['stepwise']['10']
     print_hypergrad(dict(hypergrad(parts=(), progress=False), memory=mem))
     text = capsys.readouterr().out
@@ -185,20 +151,13 @@ def test_what_does_not_fit_is_extrapolated_and_said(monkeypatch, capsys):
 
 
 def test_baselines_are_held_against_the_libraries():
-    def check(**best): return bench._peers({k.replace('_', ' '): dict(best=v) for k, v in best.items()} | {'torchopt': dict(failed='x')})
+    def check(**best): return contenders._peers({k.replace('_', ' '): dict(best=v) for k, v in best.items()} | {'torchopt': dict(failed='x')})
     assert check(stepwise=1.1, whole_graph=.9, higher=1.)['valid'] is True
     slow = check(stepwise=1.2, whole_graph=.9, higher=1.)
     assert slow['valid'] is False and 'VOID' in slow['verdict'] and 'stepwise 1.20' in slow['verdict']
     fast = check(stepwise=1., whole_graph=.8, higher=1.)
     assert fast['valid'] is True and fast['all_within'] is False and 'against us' in fast['verdict']
     assert check(stepwise=1.)['valid'] is None and 'not checked' in check(stepwise=1.)['verdict']
-
-
-def test_peak_memory():
-    def f(): return torch.ones(2**23).mean().item()
-    out, used = peak_memory(f)
-    assert out == 1
-    if sys.platform == 'linux': assert 28 < used/2**20 < 40
 
 
 def test_bad_arguments():
@@ -208,8 +167,8 @@ def test_bad_arguments():
 
 
 def test_lean_rows_are_the_same_strategies_with_another_allocator():
-    out = bench._memory(dict(bench._SMALL, seed=0), (2, 4), ['stepwise', 'recompute', 'segments'], {}, 300., lambda what: None, 1, ['recompute', 'segments'])
-    assert list(out['rows']) == ['stepwise', 'recompute', 'segments', 'recompute, lean', 'segments, lean'] and out['lean'] == bench._LEAN
+    out = contenders._memory(dict(contenders._SMALL, seed=0), (2, 4), ['stepwise', 'recompute', 'segments'], {}, 300., lambda what: None, 1, ['recompute', 'segments'])
+    assert list(out['rows']) == ['stepwise', 'recompute', 'segments', 'recompute, lean', 'segments, lean'] and out['lean'] == contenders._LEAN
     for k, row in out['rows'].items():
         assert list(row) == ['2', '4']
         for c in row.values(): assert c['bytes'] >= 0 and (k == 'stepwise' or c['error'] < 1e-4)
@@ -217,59 +176,6 @@ def test_lean_rows_are_the_same_strategies_with_another_allocator():
 
 
 def test_the_allocators_settings_reach_the_worker(tmp_path):
-    w = bench._Worker(tmp_path, **bench._LEAN)
-    try: assert {k: v for k, v in (e.split('=', 1) for e in open(f'/proc/{w.proc.pid}/environ').read().split('\0') if '=' in e) if k in bench._LEAN} == bench._LEAN
+    w = Worker(contenders._SERVED, tmp_path, **contenders._LEAN)
+    try: assert {k: v for k, v in (e.split('=', 1) for e in open(f'/proc/{w.proc.pid}/environ').read().split('\0') if '=' in e) if k in contenders._LEAN} == contenders._LEAN
     finally: w.close()
-
-
-def test_one_process_and_two(capsys):
-    out = ranks(repeats=1, iters=3, progress=False, task=dict(net='MLP', shape=[1, 8, 8], ipc=1, steps=1, epochs=2, batch=16, nets=2))
-    assert [len(out['times'][k][0]) for k in (1, 2)] == [2, 2] and out['ratio'] == pytest.approx(out['seconds'][1]/out['seconds'][2])
-    print_ranks(json.loads(json.dumps(out)))
-    assert f"{out['ratio']:.2f} times as many" in capsys.readouterr().out
-    with pytest.raises(RuntimeError, match='processes failed'): ranks(repeats=1, iters=3, progress=False, task={**out['task'], 'net': 'Nothing'})
-
-
-def test_ways_to_train_a_pool(capsys):
-    threads = torch.get_num_threads()
-    out = pool(repeats=1, nets=3, steps=2, progress=False)
-    assert torch.get_num_threads() == threads and set(out['seconds']) == set(out['times']) and len(out['seconds']) == 4
-    print_pool(json.loads(json.dumps(out)))
-    assert '1.00 times the fastest' in capsys.readouterr().out
-
-
-def test_a_stack_learns_what_each_would_alone():
-    "Two networks in a stack, always on the whole of their data, take the same steps as torch's Adam takes with each."
-    torch.manual_seed(0)
-    x, y = torch.randn(1, 1, 8, 8), torch.tensor([3])   # one example: every batch is the same
-    nets = [make_net('MLP', shape=(1, 8, 8), n_classes=10, seed=i) for i in range(2)]
-    params = _train_stack(nets, x, y, steps=3, batch_size=4)
-    for i, net in enumerate(nets):
-        opt = torch.optim.Adam(net.parameters(), lr=1e-3)
-        for _ in range(3):
-            opt.zero_grad()
-            torch.nn.functional.cross_entropy(net(x), y).backward()
-            opt.step()
-        for k, p in net.named_parameters(): assert torch.allclose(params[k][i], p, atol=1e-5)
-
-
-def test_policies_for_batchnorm(tmp_path, capsys):
-    recipe = Recipe('small', 'a small one', 'digits', dict(name='ConvNet', width=2, depth=1, norm='batch'), fixed=False, start='real', syn=dict(ipc=1, epochs=2, lr=.05),
-                    distill=dict(batch_size=16, every=2, n_eval=1))
-    def run(iters=2): return batchnorm(progress=False, folder=tmp_path, sets=2, nets=2, recipe=recipe, short=dict(syn=dict(epochs=1)), other='digits', pool=6, repeats=1, iters=iters, cost=False)
-    out = run()
-    assert list(out['rows']) == [f'{k}, {p}' for k in BN_KINDS for p in (*BN_ROWS, *(NORM_ROWS if k == BN_KINDS[0] else ()))]
-    assert out['elsewhere']['tracked']['batch']['all'] == out['rows']['as in the recipe, tracked']['own']['all'] and out['elsewhere']['no norm']['none']['all'] == out['rows']['as in the recipe, no norm']['own']['all']
-    files = {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')}
-    assert len(files) == 2*(len(out['rows']) + 1)
-    for k, r in out['rows'].items():
-        assert len(r['own']['all']) == 2 and all(len(v) == 2 for v in r['own']['all'])
-        if r['row'] in ('tracked', 'constants', *NORM_ROWS): assert r['own'] == r['ordinary']
-        if r['row'] == 'tracked': assert r['own']['difference'] == 0
-    again = run()   # everything is there
-    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob('*.safetensors')} == files and again['rows'] == out['rows']
-    with pytest.raises(ValueError, match='folder must be empty or of the same settings'): run(3)
-    out['cost'] = {p: _bn_cost(dict(recipe=recipe, row=p, root=None, repeats=1)) for p in ('constants', 'tracked')}
-    print_batchnorm(json.loads(json.dumps(out)))
-    assert 'pre-trained, calibrated' in capsys.readouterr().out
-    with pytest.raises(ValueError, match='sets must be'): batchnorm(sets=0)
