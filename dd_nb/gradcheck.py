@@ -92,7 +92,7 @@ def _trained_as_ever(net, syn, images, labels, steps, seed):
 
 # %% ../nbs/06i_gradcheck.ipynb #5ba03e0a
 def _slope(outer, point, v):
-    "A central difference along `v`, where it depends least on the length of the step, and by how much it does."
+    "A central difference along `v`, where it depends least on the length of the step, and by how much."
     fd = [(outer(point + h*v) - outer(point - h*v))/(2*h) for h in (1e-4, 1e-5, 1e-6, 1e-7)]
     return min(((abs(a - b), b) for a,b in zip(fd, fd[1:])))[::-1]
 
@@ -132,7 +132,8 @@ def check_gradient(
     seed:int=0,                # of the directions and of dropout
 ) -> GradientCheck:            # prints as a table and a verdict
     """Hold the gradient of every strategy against finite differences of an ordinary training of `net` by
-    torch.optim, in float64. Raises BadArgument for a policy of BatchNorm that an ordinary training has not."""
+    torch.optim, in float64. Raises BadArgument for a policy of BatchNorm that an ordinary training has not
+    got."""
     steps = _check_request(syn, steps, directions)
     try: check_kind(net)
     except (ValueError, TypeError) as e: return GradientCheck((), (), {}, str(e))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from .core import BadArgument
-__all__ = ['check_twice']
+__all__ = []
 class _Writes(TorchDispatchMode):
     def __init__(self, watched): ...
     def __torch_dispatch__(self, func, types, args=..., kwargs=...): ...

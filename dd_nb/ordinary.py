@@ -72,7 +72,8 @@ class Stacked(nn.Module):
         def one(p, b, x): return called(*self.twin, p, b, x)
         buffers = {k: v.detach().clone() for k,v in self.stats.items()}
         params = dict(zip(self.state.params, self.weights))
-        with switched(self.state.net.switches): out,self.stats = vmap(one, randomness='different')(params, buffers, x)
+        with switched(self.state.net.switches):
+            out,self.stats = vmap(one, randomness='different')(params, buffers, x)
         return out
 
     def states(self) -> list:
@@ -112,6 +113,16 @@ class _Batches:
         if not self.stacked: return self.augment.draw(self.generators[0])(x),y
         return torch.stack([self.augment.draw(g)(v) for g,v in zip(self.generators, x)]),y
 
+# %% ../nbs/06j_ordinary.ipynb #f9ba859d
+def _ordinary_step(net, optimiser, x, y, loss, at_once, look):
+    "One step on a batch, taken some examples at a time; `look` sees what the network returned."
+    optimiser.zero_grad()
+    for u,v in zip(x.split(at_once or len(x)), y.split(at_once or len(y))):
+        out = net(u)
+        look(out, v)
+        (loss(out, v)*(len(v)/len(y))).backward()
+    optimiser.step()
+
 # %% ../nbs/06j_ordinary.ipynb #cb820177
 def train_on(
     net:nn.Module,        # changed in place; in train mode itself, its modules in eval mode stay there
@@ -143,14 +154,9 @@ def train_on(
     optimiser = opt(net.parameters(), lr=lr)
     rates,noise = schedule and schedule(optimiser, steps, a_pass),_StepNoise(in_range(seeds[0]))
     for t,(a,b) in zip(range(1, steps + 1), _Batches(x, y, batch_size, seeds, augment, stacked)):
-        def step():
-            optimiser.zero_grad()
-            for u,v in zip(a.split(at_once or len(a)), b.split(at_once or len(b))):
-                out = net(u)
-                if t == 1 and not stacked: _check_fits(out, v, y)
-                (loss(out, v)*(len(v)/len(b))).backward()
-            optimiser.step()
-        noise(step)
+        def look(out, v):
+            if t == 1 and not stacked: _check_fits(out, v, y)
+        noise(lambda: _ordinary_step(net, optimiser, a, b, loss, at_once, look))
         if rates: rates.step()
         if record: record(t)
         if tick and t % a_pass == 0: tick()

@@ -4,7 +4,7 @@ import pickle
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-__all__ = ['can_stack', 'State', 'cloned', 'functional', 'real_dtype', 'stack', 'unstack']
+__all__ = ['State', 'functional', 'real_dtype', 'stack', 'unstack']
 class Net:
     def __init__(self, module: nn.Module, kept: tuple=...): ...
     def once(self, what, find): ...

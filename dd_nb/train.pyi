@@ -5,7 +5,7 @@ from torch import Tensor
 from .synthetic import Inner, Synthetic
 from .rules import Rule
 from .structure import State
-__all__ = ['train_step', 'check_start', 'trained']
+__all__ = ['train_step', 'trained']
 def _inner_loss(state, params, x, y): ...
 @dataclass(frozen=True)
 class Step:

@@ -8,7 +8,7 @@ from .structure import State
 from .train import Schedule, Step
 from .objective import Objective
 from .choice import Pick
-__all__ = ['STRATEGIES', 'PLACES', 'Asked', 'unroll', 'adjoint_norms', 'Unroll']
+__all__ = ['STRATEGIES', 'unroll', 'adjoint_norms', 'Unroll']
 class Graph:
     def through(self, step: Step, state: State, schedule: Schedule, start: int, times: list, extras=...) -> dict: ...
 def step_back(step: Step, state: State, batch: tuple, lam: list, want: tuple, extras=..., n=..., check=...) -> tuple: ...

@@ -200,7 +200,8 @@ def test_every_notebook_is_listed():
     assert sidebar == ['index.ipynb', *names]
     index = '\n'.join(source(c) for c in read(root/'nbs'/'index.ipynb')['cells'])
     plan = re.findall(r'^\|.*?\]\((\d\d[a-z]?_\w+\.ipynb)\)', index, re.M)
-    assert plan == names
+    book = [n for n in names if re.match(r'\d\d_', n)]
+    assert plan == [*book, *(n for n in names if n not in book)], 'the book first, then the cellar'
 
 
 def test_links_lead_somewhere():
@@ -236,3 +237,43 @@ def test_a_sentence_of_prose_does_not_start_the_slow_suite_anew(tmp_path, monkey
     first = write()
     assert write(prose='b', readme='y') == first
     assert first not in (write(code='2'), write(lines='pwd'))
+
+
+# --- the house
+
+@pytest.mark.parametrize('room', [*rooms, 'bench', 'all'])
+def test_rooms_import_public_names_only(room):
+    "A private name that another room needs is a missing public name, or stands in the wrong room."
+    for node in ast.walk(ast.parse((root/'dd_nb'/f'{room}.py').read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.ImportFrom) or not (node.level == 1 or (node.module or '').startswith('dd_nb')): continue
+        assert not [a.name for a in node.names if a.name.startswith('_') and a.name != '__version__'], f'{room} from {node.module}'
+
+
+def test_the_star_brings_what_users_type():
+    "At most 200 names, and none of them is a function here and a module there."
+    import dd_nb.all as everything
+    tree = ast.parse((root/'dd_nb'/'all.py').read_text())
+    names = {n for room in (n.module for n in tree.body if isinstance(n, ast.ImportFrom))
+             for n in __import__(f'dd_nb.{room}', fromlist=['_']).__all__}
+    assert len(names) <= 200 and all(hasattr(everything, n) for n in names)
+    assert not names & {p.stem for p in (root/'dd_nb').glob('*.py')}
+
+
+# Export cells of over forty lines, by notebook and the first name that they define, and why.
+long_cells = {('03_single_step', 'distill')}   # 25 arguments, each with a line
+
+
+def export_cells(nb):
+    "Lines of code of each exported cell, without blank ones and directives, and the first name that it defines."
+    for cell in code_cells(nb):
+        if not {'export', 'exporti'} & set(directives(cell)): continue
+        lines = [l for l in source(cell).splitlines() if l.strip() and not re.match(r'#\s*\|', l)]
+        first = re.search(r'^(?:def|class) (\w+)', source(cell), re.M)
+        yield len(lines), first[1] if first else lines[0]
+
+
+def test_export_cells_are_short():
+    from statistics import median
+    cells = {nb.stem: list(export_cells(nb)) for nb in notebooks}
+    assert median(n for found in cells.values() for n, _ in found) <= 20
+    assert {(nb, name) for nb, found in cells.items() for n, name in found if n > 40} <= long_cells
