@@ -24,7 +24,7 @@ from .train import *
 from .ordinary import *
 from .objective import *
 from .choice import *
-from .unroll import *
+from .unrolling import *
 from .gradcheck import *
 from .ranks import *
 from .inits import *
@@ -40,11 +40,11 @@ from .trajectory_matching import *
 from .distribution_matching import *
 from .families import *
 from .coresets import *
-from .evaluate import *
+from .evaluation import *
 from .protocols import *
 from .ranking import *
 from .checkpoints import *
-from .distill import *
+from .distillation import *
 from .recipes import *
 from .zoo import *
 from .widgets import *

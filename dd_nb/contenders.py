@@ -22,7 +22,7 @@ from .rules import loss_fn
 from .structure import functional
 from .speed import hypergradients
 from .choice import free_memory
-from .unroll import Unroll
+from .unrolling import Unroll
 from dd_nb.harness import (BENCHES,Failed,Worker,as_bytes,machine,medians,peak_memory,print_targets,
     target,timed)
 

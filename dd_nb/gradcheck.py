@@ -17,7 +17,7 @@ from .synthetic import Synthetic
 from .rules import loss_fn
 from .layers import check_kind,copied
 from .structure import functional
-from .unroll import STRATEGIES,unroll
+from .unrolling import STRATEGIES,unroll
 
 # %% ../nbs/06i_gradcheck.ipynb #e03d7651
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .synthetic import Synthetic
 from .rules import loss_fn
 from .structure import State,functional
 from .train import trained
-from .unroll import Unroll
+from .unrolling import Unroll
 from .inits import judges
 
 # %% ../nbs/09_poisoning.ipynb #fcccddaa

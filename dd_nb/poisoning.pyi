@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from .data import Data
 from .synthetic import Synthetic
 from .structure import State
-from .unroll import Unroll
+from .unrolling import Unroll
 __all__ = ['rates', 'Poison', 'attack', 'flipped', 'cautious', 'defences', 'plot_defences']
 @dataclass(frozen=True)
 class Rates:

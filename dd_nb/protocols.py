@@ -30,7 +30,7 @@ from .guard import check_logits,check_width
 from .ordinary import Stacked,scored,train_on
 from .inits import RandomInit,Source,judges
 from .kernel import squared_error
-from .evaluate import Score,check_fits
+from .evaluation import Score,check_fits
 
 # %% ../nbs/17b_protocols.ipynb #4f015b62
 LOSSES = dict(cross_entropy=loss_fn, squared_error=lambda out, y: squared_error(out, y, out.shape[1]))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from .data import Data
 from .inits import Source
-from .evaluate import Score
+from .evaluation import Score
 __all__ = ['PROTOCOLS', 'ARCHS', 'Protocol', 'fit', 'benchmark', 'cross_architecture', 'plot_scores']
 LOSSES: Any
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .data import load_data
 from .augment import standard_augment
 from .networks import make_net
 from .synthetic import Synthetic
-from .unroll import Unroll
+from .unrolling import Unroll
 from .inits import FixedInit,RandomInit
 from .pools import AgingPool,PretrainedPool,pretrain
 from .poisoning import Poison

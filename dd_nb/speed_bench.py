@@ -19,12 +19,12 @@ from .networks import make_net
 from .synthetic import Synthetic
 from .rules import loss_fn
 from .speed import hypergradients
-from .unroll import Unroll
+from .unrolling import Unroll
 from .ranks import Ranks,join_ranks
 from .inits import RandomInit
 from .pools import pretrain
 from .protocols import Protocol,benchmark
-from .distill import StopDistill,distill,step_decay
+from .distillation import StopDistill,distill,step_decay
 from .recipes import get_recipe,recipe_source,recipe_start
 from dd_nb.harness import (BENCHES,as_bytes,faster_threads,in_process,in_turn,machine,medians,peak_memory,
     print_row)

@@ -23,7 +23,7 @@ from .core import BadArgument,check_count,progress_bar
 from .data import load_data
 from .networks import make_net
 from .synthetic import BN_POLICIES
-from .unroll import Unroll,unroll
+from .unrolling import Unroll,unroll
 from .speed import real_loss
 from .inits import Mixture
 from .pools import PretrainedPool,pretrain
@@ -31,10 +31,10 @@ from .poisoning import FLIPPED,attack,defences,tuned_flips
 from .families import FAMILIES
 from .coresets import BY_FEATURES,coreset,feature_net
 from .protocols import ARCHS,Protocol,benchmark,get_protocol
-from .evaluate import Score,check_fits,evaluate,interval,made_for,stored_source
+from .evaluation import Score,check_fits,evaluate,interval,made_for,stored_source
 from .ranking import ranking
 from .checkpoints import forget_run
-from .distill import distill
+from .distillation import distill
 from .recipes import Recipe,net_maker,with_pool,family_recipe,get_recipe,recipe_data,recipe_objective
 from .recipes import recipe_source,recipe_start
 from .zoo import list_zoo,load_zoo,reproduce

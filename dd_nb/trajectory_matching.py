@@ -26,7 +26,7 @@ from .structure import State
 from .ordinary import not_trained,train_on
 from .objective import Objective
 from .choice import Auto
-from .unroll import unroll
+from .unrolling import unroll
 from .inits import RandomInit
 from .pools import check_fits_file,made_folder,made_otherwise,network_digest,stored_networks
 

@@ -18,8 +18,8 @@ from .synthetic import Synthetic
 from .structure import State
 from .train import trained
 from .inits import judges
-from .evaluate import check_fits,stored_source
-from .distill import History,StopDistill,distill
+from .evaluation import check_fits,stored_source
+from .distillation import History,StopDistill,distill
 from .zoo import list_zoo,load_zoo
 
 # %% ../nbs/21_widgets.ipynb #b74e9349

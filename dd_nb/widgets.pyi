@@ -3,7 +3,7 @@ from typing import Any
 from .data import Data
 from .synthetic import Synthetic
 from .structure import State
-from .distill import History
+from .distillation import History
 __all__ = ['Explorer', 'explore_run', 'explore_training', 'explore_zoo', 'LiveDistill']
 def _drawn(fig): ...
 class Explorer:

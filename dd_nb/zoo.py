@@ -20,8 +20,8 @@ from .objective import as_objective
 from .ranks import Ranks
 from .inits import judges
 from .adaptation import full_target
-from .evaluate import Score,evaluate,tune_lr
-from .distill import distill
+from .evaluation import Score,evaluate,tune_lr
+from .distillation import distill
 from .recipes import get_recipe,recipe_data,recipe_objective,recipe_source,recipe_start,with_pool
 
 # %% ../nbs/19_zoo.ipynb #ccf1b1e7

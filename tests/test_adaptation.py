@@ -8,9 +8,9 @@ from PIL import Image
 
 from dd_nb.adaptation import VOC_CLASSES, cub_data, full_target, voc_data
 from dd_nb.data import load_data
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.ordinary import accuracy
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit,judges
 from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.networks import MLP, torchvision_net

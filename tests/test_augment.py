@@ -110,7 +110,7 @@ def test_gradient_against_finite_differences(name, x):
 def test_through_an_unroll_it_is_the_same_gradient_by_all_strategies():
     from dd_nb.networks import ConvNet
     from dd_nb.synthetic import Synthetic
-    from dd_nb.unroll import Unroll
+    from dd_nb.unrolling import Unroll
     from dd_nb.structure import functional
     data = load_data('digits', size=8).to(dtype=torch.float64)
     syn = Synthetic.real(data, ipc=1, epochs=4, lr=.1)

@@ -9,12 +9,12 @@ from torch import nn
 
 from dd_nb.batchnorm import explicit_norm, norm_layers, plain_norm, set_mode
 from dd_nb.data import data_from_tensors
-from dd_nb.distill import distill
-from dd_nb.evaluate import evaluate
+from dd_nb.distillation import distill
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import BN_POLICIES, Synthetic
-from dd_nb.unroll import Unroll,unroll
+from dd_nb.unrolling import Unroll,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.structure import functional
 from dd_nb.rules import loss_fn
@@ -162,7 +162,7 @@ import torch
 from dd_nb.harness import peak_memory
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 from dd_nb.structure import functional
 torch.set_num_threads(1)
 norm, strategy, T = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -185,8 +185,8 @@ RUNS = """
 import sys
 import torch
 from dd_nb.data import load_data
-from dd_nb.distill import distill
-from dd_nb.evaluate import evaluate
+from dd_nb.distillation import distill
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import RandomInit
 from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dd_nb.checkpoints import CannotGoOn, Checkpoints, Interrupted, forget_run, run_states
-from dd_nb.distill import StopDistill, distill
+from dd_nb.distillation import StopDistill, distill
 from dd_nb.pools import AgingPool
 from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 
 
 def mlp(seed=0): return MLP((6,), 3, seed=seed)

@@ -416,7 +416,7 @@ def test_another_run_in_the_way_is_answered_with_the_option(tmp_path, here):
     class Cut:
         def after_step(self, loop):
             if loop.it == 3: raise KeyboardInterrupt
-    from dd_nb.distill import distill
+    from dd_nb.distillation import distill
     from dd_nb.data import load_data
     kept = tmp_path/'a.run'
     from dd_nb.inits import FixedInit

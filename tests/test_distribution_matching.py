@@ -6,7 +6,7 @@ import torch
 
 import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.augment import Siamese,standard_augment
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.inits import RandomInit
 from dd_nb.networks import ConvNet

@@ -11,7 +11,7 @@ from torch import nn
 
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.protocols import Protocol,benchmark
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.files import as_examples, as_normalised, check_pair, is_distribution, read_set
 from dd_nb.inits import FixedInit
 from dd_nb.pools import PretrainedPool,pretrain

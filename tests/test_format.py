@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from test_synthetic import ORDER, ordered
 
 from dd_nb.data import load_data
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.format import FORMAT, read_tensors, write_atomic
 from dd_nb.inits import FixedInit
 from dd_nb.networks import MLP

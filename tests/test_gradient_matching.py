@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.augment import Siamese,standard_augment
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.gradient_matching import GradientMatch, by_class, gradient_distance
 from dd_nb.inits import RandomInit
 from dd_nb.networks import ConvNet

@@ -11,13 +11,13 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from dd_nb.data import data_from_tensors
-from dd_nb.distill import StopDistill, distill
+from dd_nb.distillation import StopDistill, distill
 from dd_nb.layers import copied,readied
 from dd_nb.guard import leaves_of
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.poisoning import Poison
 from dd_nb.synthetic import Inner, Synthetic
-from dd_nb.unroll import STRATEGIES,Unroll,unroll
+from dd_nb.unrolling import STRATEGIES,Unroll,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.gradcheck import check_gradient
 from dd_nb.structure import functional

@@ -12,7 +12,7 @@ from safetensors.torch import save as st_save
 
 from dd_nb.data import data_from_folder, load_data
 from dd_nb.files import read_set
-from dd_nb.evaluate import stored_source
+from dd_nb.evaluation import stored_source
 from dd_nb.format import FORMAT, digest, read_tensors, write_tensors
 from dd_nb.inits import FixedInit,known_net,stored_init
 from dd_nb.pools import PretrainedPool,pretrain

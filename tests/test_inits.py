@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dd_nb.distill import distill
-from dd_nb.evaluate import evaluate, stored_source, tune_lr
+from dd_nb.distillation import distill
+from dd_nb.evaluation import evaluate, stored_source, tune_lr
 from dd_nb.pools import AgingPool,pretrain
 from dd_nb.inits import FixedInit,Mixture,RandomInit,judges,stored_init
 from dd_nb.networks import MLP, ConvNet, LeNet

@@ -7,7 +7,7 @@ from torch import nn
 
 import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.data import split_validation
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.inits import RandomInit
 from dd_nb.kernel import FeatureRidge, KernelRidge, centred, fc_kernel, ridge
 from dd_nb.networks import MLP, ConvNet

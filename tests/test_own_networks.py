@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from dd_nb import soft_labels   # noqa: F401 - gives S `softened`
 from dd_nb.data import data_from_tensors
-from dd_nb.distill import GradClip, StopDistill, distill
+from dd_nb.distillation import GradClip, StopDistill, distill
 from dd_nb.protocols import Protocol,benchmark
 from dd_nb.ordinary import accuracy
-from dd_nb.evaluate import evaluate,stored_source
+from dd_nb.evaluation import evaluate,stored_source
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
 from dd_nb.synthetic import Synthetic, as_inner
-from dd_nb.unroll import Unroll,unroll
+from dd_nb.unrolling import Unroll,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.choice import pick_strategy
 from dd_nb.structure import Net,functional
@@ -309,7 +309,7 @@ def test_a_run_with_a_used_objective_is_taken_up(data, tmp_path):
 
 
 def test_a_checkpoint_is_refused_by_another_network_clip_schedule_and_data(data, tmp_path):
-    from dd_nb.distill import step_decay
+    from dd_nb.distillation import step_decay
     class Cut:
         def after_step(self, loop):
             if loop.it == 4: raise StopDistill

@@ -18,9 +18,9 @@ rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__
 
 # The one order of imports: a room imports only rooms that stand before it.
 import_order = '''core normalise data pictures readers rows sources augment networks synthetic format folders files
-    batchnorm rules layers structure penultimate guard speed train ordinary objective choice unroll gradcheck ranks inits
+    batchnorm rules layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
-    families coresets evaluate protocols ranking checkpoints distill recipes zoo harness speed_bench contenders tables bench
+    families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables bench
     widgets cli all'''.split()
 
 bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables'   # out of the star: dd_nb.bench gathers them

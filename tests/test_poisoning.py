@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from dd_nb.data import data_from_tensors
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.inits import FixedInit
 from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.networks import MLP
 from dd_nb.poisoning import Attack, Poison, Rates, attack, cautious, distance, flipped, rates, recovery, separation, surprise, tuned_attack, usual_norm
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll,unroll
+from dd_nb.unrolling import Unroll,unroll
 from dd_nb.speed import real_loss
 from dd_nb.train import trained
 

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from dd_nb.data import Data, data_from_tensors, load_data
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.ordinary import accuracy
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit, RandomInit, judges, stored_init
 from dd_nb.networks import MLP
 from dd_nb.pools import AgingPool, PretrainedPool, pretrain

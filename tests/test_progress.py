@@ -24,7 +24,7 @@ def test_what_may_take_long_says_how_far_it_is(bars, tmp_path):
     from dd_nb.adaptation import full_target
     from dd_nb.coresets import feature_net
     from dd_nb.protocols import Protocol,benchmark,fit
-    from dd_nb.evaluate import evaluate,tune_lr
+    from dd_nb.evaluation import evaluate,tune_lr
     from dd_nb.pools import PretrainedPool,pretrain
     from dd_nb.inits import RandomInit
     from dd_nb.networks import MLP

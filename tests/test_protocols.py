@@ -9,8 +9,8 @@ from torch import nn
 from dd_nb.coresets import coreset
 from dd_nb.data import Data,Split,load_data
 from dd_nb.augment import Siamese
-from dd_nb.distill import distill
-from dd_nb.evaluate import Score, evaluate, interval, tune_lr
+from dd_nb.distillation import distill
+from dd_nb.evaluation import Score, evaluate, interval, tune_lr
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import ConvNet, make_net
 from dd_nb.protocols import (ARCHS, LOSSES, PROTOCOLS, Protocol, _at_once, _fit_stack, _halved, _one_for_one, _quick, benchmark, cross_architecture,

@@ -14,12 +14,12 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 from dd_nb.data import load_data
-from dd_nb.distill import StopDistill, distill
+from dd_nb.distillation import StopDistill, distill
 from dd_nb.inits import RandomInit
 from dd_nb.ranks import Ranks,join_ranks
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 
 a = dict(iters=20, nets=4, dtype='float64', stop=None, fail=None, die=None, checkpoint=None, out=None) | json.loads(sys.argv[1])
 with join_ranks():

@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.distill import distill
-from dd_nb.evaluate import evaluate
+from dd_nb.distillation import distill
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit
 from dd_nb.networks import MLP
 from dd_nb.soft_labels import LABEL_STARTS, confusion, plot_labels
 from dd_nb.synthetic import LABEL_FORMS, Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 from dd_nb.speed import hypergradients
 from dd_nb.structure import functional
 

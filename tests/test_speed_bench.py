@@ -10,7 +10,7 @@ from dd_nb.networks import make_net
 from dd_nb.speed_bench import (_train_stack, cost, outer_step_cost, pool, print_cost, print_pool, print_ranks, print_side_by_side, print_time_to_accuracy,
                                ranks, side_by_side, time_to_accuracy)
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 
 NET = dict(name='ConvNet', width=4, depth=1)
 

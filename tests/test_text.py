@@ -7,16 +7,16 @@ from torch import nn
 
 from dd_nb.normalise import Vectors,norm_from_state
 from dd_nb.data import load_data,split_validation
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.protocols import benchmark
-from dd_nb.evaluate import check_fits,evaluate
+from dd_nb.evaluation import check_fits,evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.synthetic import Synthetic
 from dd_nb.networks import TextCNN, TextRNN, TextTransformer
 from dd_nb.text import TEXTS,data_from_texts,glove_vectors,load_text,ppmi_vectors,random_vectors,sentences
 from dd_nb.text import words
 from dd_nb.layers import kernels
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 from dd_nb.structure import can_stack,functional
 from dd_nb.speed import hypergradients
 from dd_nb.train import trained

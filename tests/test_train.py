@@ -14,7 +14,7 @@ from dd_nb.augment import Siamese
 from dd_nb.data import data_from_tensors,load_data
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.protocols import Protocol,benchmark
-from dd_nb.evaluate import Score,evaluate
+from dd_nb.evaluation import Score,evaluate
 from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.pools import PretrainedPool,pretrain
 from dd_nb.kernel import FeatureRidge

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dd_nb.data import data_from_tensors, load_data, split_validation
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.ordinary import accuracy
 from dd_nb.inits import RandomInit, judges
 from dd_nb.networks import MLP, ConvNet

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dd_nb.data import load_data
-from dd_nb.distill import History, distill
+from dd_nb.distillation import History, distill
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dd_nb.data import load_data
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit
 from dd_nb.pools import PretrainedPool
 from dd_nb.recipes import RECIPES,Recipe,get_recipe,recipe_source

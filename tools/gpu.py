@@ -41,11 +41,11 @@ from dd_nb.normalise import Normalise
 from dd_nb.augment import Siamese,standard_augment
 from dd_nb.data import data_from_tensors,load_data,split_validation
 from dd_nb.core import no_progress
-from dd_nb.distill import TimeLimit, distill
+from dd_nb.distillation import TimeLimit, distill
 from dd_nb.distribution_matching import DistributionMatch
 from dd_nb.protocols import Protocol,benchmark,cross_architecture,fit
 from dd_nb.ordinary import accuracy
-from dd_nb.evaluate import evaluate,stored_source,tune_lr
+from dd_nb.evaluation import evaluate,stored_source,tune_lr
 from dd_nb.gradient_matching import GradientMatch
 from dd_nb.pools import AgingPool,PretrainedPool,pretrain
 from dd_nb.inits import FixedInit,Mixture,RandomInit,judges
@@ -56,7 +56,7 @@ from dd_nb.soft_labels import confusion
 from dd_nb.synthetic import BN_POLICIES, Synthetic
 from dd_nb.text import data_from_texts
 from dd_nb.trajectory_matching import TrajectoryMatch, record_experts
-from dd_nb.unroll import STRATEGIES,Unroll,adjoint_norms
+from dd_nb.unrolling import STRATEGIES,Unroll,adjoint_norms
 from dd_nb.speed import hypergradients
 from dd_nb.gradcheck import check_gradient
 from dd_nb.structure import functional,stack

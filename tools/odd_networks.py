@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import STRATEGIES,Unroll,unroll
+from dd_nb.unrolling import STRATEGIES,Unroll,unroll
 from dd_nb.gradcheck import check_gradient
 from dd_nb.structure import functional
 from dd_nb.rules import loss_fn

@@ -41,14 +41,14 @@ import dd_nb
 from dd_nb.format import FORMAT, read_tensors, write_atomic
 from dd_nb.data import data_from_folder, data_from_tensors, load_data
 from dd_nb.checkpoints import Checkpoints
-from dd_nb.distill import distill
+from dd_nb.distillation import distill
 from dd_nb.files import check_pair,read_set
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.pools import AgingPool,PretrainedPool,pretrain
 from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.networks import make_net
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 
 MB = 2**20
 

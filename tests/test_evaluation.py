@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.distill import distill
-from dd_nb.evaluate import Score,evaluate,interval,tune_lr
+from dd_nb.distillation import distill
+from dd_nb.evaluation import Score,evaluate,interval,tune_lr
 from dd_nb.ordinary import accuracy
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import LeNet, Logistic
@@ -95,7 +95,7 @@ def test_a_core_each_and_as_one_are_the_same(data):
 
 def test_data_by_name_must_be_those_the_set_was_made_for(data, monkeypatch):
     "The digest that a set keeps of its data decides, not their name; older sets keep none, and then classes and numbers do."
-    import dd_nb.evaluate as E
+    import dd_nb.evaluation as E
     source, syn = FixedInit(Logistic(data.shape, 10, seed=0)), Synthetic.means(data)
     distill(syn, source, data, iters=1, n_valid=0, keep='last', progress=False)
     assert syn.meta['data']['digest'] == data.digest and evaluate(syn).all == evaluate(syn, source, data).all

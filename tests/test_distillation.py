@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from dd_nb.data import data_from_tensors, load_data
-from dd_nb.distill import LR_RANGE, GradClip, StopDistill, TimeLimit, cosine_decay, distill, step_decay
+from dd_nb.distillation import LR_RANGE, GradClip, StopDistill, TimeLimit, cosine_decay, distill, step_decay
 from dd_nb.ordinary import accuracy
-from dd_nb.evaluate import evaluate
+from dd_nb.evaluation import evaluate
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.networks import MLP, LeNet, Logistic
 from dd_nb.synthetic import Synthetic
-from dd_nb.unroll import Unroll
+from dd_nb.unrolling import Unroll
 from dd_nb.train import trained
 
 

@@ -20,10 +20,10 @@ from .data import Data,split_validation
 from .synthetic import Synthetic,inv_softplus
 from .speed import hypergradients
 from .objective import as_objective
-from .unroll import Unroll
+from .unrolling import Unroll
 from .ranks import Ranks
 from .inits import Source,judges
-from .evaluate import check_fits
+from .evaluation import check_fits
 from .checkpoints import Checkpoints,Interrupted,Keeper,known_by,source_known_by
 
 # %% ../nbs/03_single_step.ipynb #6f65bfba

@@ -12,7 +12,7 @@ from torch import nn
 
 from dd_nb.networks import MLP, ConvNet, LeNet
 from dd_nb.synthetic import Inner, Synthetic
-from dd_nb.unroll import Unroll,adjoint_norms,unroll
+from dd_nb.unrolling import Unroll,adjoint_norms,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.choice import pick_strategy
 from dd_nb.structure import functional,stack
