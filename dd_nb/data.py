@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .core import remark,is_whole,check_count
+from .core import BadArgument,remark,is_whole,check_count
 
 # %% ../nbs/00_data.ipynb #a598b920
 ZCA_REG = .1           # ridge of `zca=True`, in units of the mean eigenvalue
@@ -988,8 +988,8 @@ def _kind(name, path):
     ends = ', '.join(sorted(k for k in READERS if k[0] == '.'))
     files = f', or an image folder, or a file that ends in {ends}' if ends else ''
     near = difflib.get_close_matches(_key(name), names, n=1)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise ValueError(f'name must be one of {", ".join(names)}{files}, not {str(name)!r}{hint}')
+    hint = f'did you mean {near[0]!r}?' if near else ''
+    raise BadArgument('name', str(name), f'be one of {", ".join(names)}{files}', hint)
 
 def _warn_of_namesake(name, path):
     "Say that a known set is taken where a folder or file is called the same"

@@ -20,7 +20,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from .data import Data,Siamese,load_data,split_validation,standard_augment
-from .core import tally,ticking,check_count,in_threads
+from .core import BadArgument,Given,tally,ticking,check_count,in_threads
 from .files import check_pair,read_set   # noqa: F401 - `read_set` is looked for here, too
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
 from .kernel import squared_error
@@ -247,11 +247,11 @@ def stored_source(
     def new(made):
         if made.get('sources'): return Mixture(*map(new, made['sources']))
         if made.get('source') == 'PretrainedPool':
-            raise ValueError('source must be given: the set was made for networks trained beforehand, which '
-                             'it does not hold; name the folder that pretrain kept them in')
+            raise BadArgument('source', Given(), 'be given', 'the set was made for networks trained beforehand, '
+                              'which it does not hold; name the folder that pretrain kept them in')
         if not made.get('net'):
-            raise ValueError('source must be given: the set stores neither initial weights nor a network it '
-                             'was made for')
+            raise BadArgument('source', Given(), 'be given', 'the set stores neither initial weights nor a '
+                              'network it was made for')
         known_net(made['net'])   # of a file: looked at before it is made
         spec = {k: v for k,v in made['net'].items() if k != 'seed'}
         return RandomInit(lambda: make_net(**spec))

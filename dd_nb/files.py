@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/02a_files.ipynb #cf10ba03
+from .core import BadArgument,Given
 from .data import Data,Vectors
 from .readers import class_files,npz_members,read_images,subfolders
 from .synthetic import LABELS_FILE,SCALE_FILE,Synthetic,folder_names
@@ -112,9 +113,9 @@ def as_soft(
     if labels_are == 'probabilities':
         raise ValueError("labels_are='probabilities' needs rows of sum 1 without negative numbers, got "
                          f"{_rows(y)}")
-    raise ValueError("labels_are must say what the labels are, 'logits' (of a teacher) or 'plain' (free "
-                     "numbers, such as targets of a regression): "
-                     f'they are no distributions, but {_rows(y)}')
+    raise BadArgument('labels_are', Given(),
+                      "say what the labels are, 'logits' (of a teacher) or 'plain' (free numbers, such as "
+                      "targets of a regression)", f'they are no distributions, but {_rows(y)}')
 
 # %% ../nbs/02a_files.ipynb #6d149b1c
 SCALES = ('auto', 'normalised', 'pixels', 'bytes')   # what the numbers of images in a file are
@@ -326,7 +327,7 @@ def _as_pair(x, y, data, scale, labels_are):
     x,y = check_pair(x.to(data.dtype), y, data, loss='any')
     if not y.is_floating_point():
         if labels_are in ('logits', 'probabilities'):
-            raise ValueError(f'labels_are must be left out for labels that are classes, got {labels_are!r}')
+            raise BadArgument('labels_are', labels_are, 'be left out for labels that are classes')
         return x.to(data.device),y.to(data.device),'plain'
     if labels_are != 'logits':
         return x.to(data.device),as_soft(y, labels_are).to(data.device, data.dtype),'plain'
@@ -400,6 +401,12 @@ def _read_folder(path, data, scale, labels_are):
     return as_normalised(x, data, stored),y
 
 # %% ../nbs/02a_files.ipynb #aed3b2f6
+def _of_file(path, e):
+    "An error with the name of the file; a refusal of `labels_are` stays one, so that it can be renamed."
+    if isinstance(e, BadArgument) and e.name == 'labels_are':
+        return BadArgument(e.name, e.value, e.want, f'{e.hint}, in {str(path)!r}'.lstrip(', '))
+    return ValueError(f'{str(path)!r}: {e}')
+
 def read_set(
     path:str|Path,          # `.safetensors` of ours, `.pt`, `.pth`, `.npz`, or a folder of a folder a class
     data:Data,              # the real set it is for: shape, classes and normalisation
@@ -440,7 +447,7 @@ def read_set(
         if got is None:
             x,y = _read_folder(path, data, scale, labels_are)
             return [(x.to(data.device), y.to(data.device))]
-    except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
+    except (TypeError, ValueError) as e: raise _of_file(path, e) from e
     return [_read_pair(x, y, path, data, labels, scale, labels_are, most) for x,y in _sets_in(got, path)]
 
 def _read_pair(x, y, path, data, labels, scale, labels_are, most):
@@ -468,4 +475,4 @@ def _read_pair(x, y, path, data, labels, scale, labels_are, most):
         if x.dim() and x.shape[1:] != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
         x,y,form = _as_pair(x, y, data, scale, labels_are)
         return x,y.softmax(-1) if form == 'softmax' else y
-    except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
+    except (TypeError, ValueError) as e: raise _of_file(path, e) from e

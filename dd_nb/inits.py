@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .core import check_count,drawing,in_threads,progress_bar
+from .core import BadArgument,Given,check_count,drawing,in_threads,progress_bar
 from .networks import _spec_of,make_net
 from .synthetic import MAX_BYTES,Synthetic,as_inner,read_tensors,write_tensors
 from .guard import placed
@@ -138,13 +138,13 @@ def stored_init(
     """The fixed initialisation that is stored with a set. Raises ValueError if there is none, or if its
     architecture is not known here."""
     if not init:
-        raise ValueError('source must be given: this set stores no initial weights (it was not made for a '
-                         'fixed initialisation)')
+        raise BadArgument('source', Given(), 'be given', 'this set stores no initial weights (it was not made '
+                          'for a fixed initialisation)')
     if net is None:
         if not init.get('spec'):
-            raise ValueError('source must be given: the set was made for a network of your own, whose '
-                             'architecture the file cannot hold; stored_source(syn, net) puts its weights '
-                             'into such a network')
+            raise BadArgument('source', Given(), 'be given', 'the set was made for a network of your own, whose '
+                              'architecture the file cannot hold; stored_source(syn, net) puts its weights '
+                              'into such a network')
         net = known_net(init['spec'])
     net = copy.deepcopy(net)
     own = {**dict(net.named_parameters()), **dict(net.named_buffers())}
@@ -496,8 +496,8 @@ class PretrainedPool(Source):
         if not 0 <= noise < math.inf: raise ValueError(f'noise must be a number >= 0, got {noise!r}')
         files = sorted(Path(folder).glob('net-*.safetensors'))[:n]
         if len(files) < 3:
-            raise ValueError(f'folder must hold three networks or more, made by pretrain, got {len(files)} '
-                             f'in {str(folder)!r}')
+            raise BadArgument('folder', Given(f'{len(files)} in {str(folder)!r}'),
+                              'hold three networks or more, made by pretrain')
         if not 0 < held_out < 1: raise ValueError(f'held_out must be in (0, 1), got {held_out!r}')
         read = [read_tensors(f, 'network') for f in files]
         self.accuracies,self.folder = [h['accuracy'] for _,h in read],str(folder)

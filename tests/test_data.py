@@ -612,7 +612,7 @@ def test_floating_point_images(tmp_path):
 def test_unknown_name():
     with pytest.raises(ValueError, match="^name must be one of digits, mnist, .*did you mean 'fashion_mnist'") as e: load_data('fashionmnist')
     assert '\n' not in str(e.value)
-    with pytest.raises(ValueError, match="not 'quite-other'$"): load_data('quite-other')
+    with pytest.raises(ValueError, match="got 'quite-other'$"): load_data('quite-other')
     with pytest.raises(TypeError, match='name must be'): load_data(3)
     assert load_data('DIGITS', size=8).name == 'digits'
 
