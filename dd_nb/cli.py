@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['clear_errors', 'check_writable', 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench']
 
-# %% ../nbs/22_cli.ipynb #92675864
-import math,os,re,sys,warnings
+# %% ../nbs/22_cli.ipynb #5d22e298
+import math,os,sys,tempfile,warnings
 import json as js
 from contextlib import contextmanager,nullcontext
 from dataclasses import asdict,replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import torch
 from fastcore.script import call_parse,store_true
 
-from .core import as_png,check_count,first_line,no_progress
+from .core import BadArgument,Given,as_png,check_choice,check_count,check_number,first_line,no_progress
+from .core import renaming
 from .normalise import Vectors
-from .data import READERS,load_data
-from .sources import DATASETS
+from .data import known_name,load_data
 from .networks import make_net
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
 from .format import write_atomic
@@ -40,18 +41,31 @@ from .harness import machine
 from .tables import families,plot_families,print_families
 from .bench import BENCHES
 
-# %% ../nbs/22_cli.ipynb #f91a3fe2
+# %% ../nbs/22_cli.ipynb #c8b36c96
+def _out_of_memory(e):
+    "Whether an error says that memory ran out: by its class, or by what torch says of a CPU's and a GPU's."
+    return isinstance(e, MemoryError) or any(w in str(e) for w in ("can't allocate memory", 'out of memory'))
+
+@contextmanager
+def _short_warnings():
+    "Inside, a warning is one line, and those that no user could mend are left out."
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
+        for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'):
+            warnings.filterwarnings('ignore', m)
+        warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
+        yield
+
 @contextmanager
 def clear_errors(
     quiet:bool=False,  # show no progress bar inside
 ):
     "Turn an error that the user can mend into one line and exit code 2, and a warning into one line."
+    def end(code, said, e):
+        print(said, file=sys.stderr)
+        raise SystemExit(code) from e
     try:
-        with warnings.catch_warnings(),no_progress() if quiet else nullcontext():
-            warnings.showwarning = lambda m, *_, **__: print(f'warning: {m}', file=sys.stderr)
-            for m in ('Glyph .* missing', 'Palette images', 'Number of distinct clusters'):
-                warnings.filterwarnings('ignore', m)   # nothing that a user could mend
-            warnings.filterwarnings('ignore', '(evaluate|benchmark): ')   # the printed score says the same
+        with _short_warnings(),no_progress() if quiet else nullcontext():
             yield
             sys.stdout.flush()
     except BrokenPipeError as e:   # whoever reads has seen enough, as `head` has
@@ -61,106 +75,110 @@ def clear_errors(
         said = first_line(e, 10_000)
         if isinstance(e, CannotGoOn):
             said = f'{e.said}; --anew begins anew, and with the options of then it goes on'
-        print('error: ' + said, file=sys.stderr)
-        raise SystemExit(2) from e
-    except (FloatingPointError, RankError) as e:
-        print(f'error: {e}', file=sys.stderr)
-        raise SystemExit(1) from e
+        end(2, f'error: {said}', e)
+    except (FloatingPointError, RankError) as e: end(1, f'error: {e}', e)
     except (MemoryError, RuntimeError) as e:
-        memory = isinstance(e, MemoryError) or re.search("can't allocate memory|out of memory", str(e))
-        if not memory: raise
-        print('error: there is not enough memory for this: choose a smaller set, batch or network',
-              file=sys.stderr)
-        raise SystemExit(1) from e
+        if not _out_of_memory(e): raise
+        end(1, 'error: there is not enough memory for this: choose a smaller set, batch or network', e)
     except KeyboardInterrupt as e:
-        said = f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted'
-        print(said, file=sys.stderr)
-        raise SystemExit(130) from e
+        end(130, f'{e}: give the same command again' if isinstance(e, Interrupted) else 'interrupted', e)
 
+# %% ../nbs/22_cli.ipynb #d5d39b57
 def check_writable(
     path:str|Path,    # file that will be written later
     name:str='out',   # what the argument is called
 ) -> Path:            # the same as a Path
     "Raise ValueError now if `path` could not be written; makes its folder if that is missing."
     path = Path(path).expanduser()
-    if path.is_dir(): raise ValueError(f'{name} must be a file, got the folder {str(path)!r}')
-    try: path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir(): raise BadArgument(name, Given(f'the folder {str(path)!r}'), 'be a file')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'): pass
     except OSError as e: raise ValueError(f'{name} {str(path)!r} cannot be written: {e.strerror or e}') from e
-    probe = path.parent/f'.{path.name}.probe'
-    try: write_atomic(probe, b'')
-    except ValueError as e:
-        raise ValueError(str(e).replace(f'path {str(probe)!r}', f'{name} {str(path)!r}')) from e
-    probe.unlink(missing_ok=True)   # another process of the run may have been here
     return path
 
-def _home(*paths): return [str(Path(p).expanduser()) if p else p for p in paths]
-
-def _beside(path, suffix):
-    "What goes beside a file: named like it, with another end than .safetensors."
-    return path.with_suffix(suffix) if path.suffix == '.safetensors' else path.with_name(path.name + suffix)
-
 def _apart(reads, writes):
-    """Raise ValueError if what will be written is what is read, or lies among images that are read, or is
+    """Raise BadArgument if what will be written is what is read, or lies among images that are read, or is
     written twice. A new file right in an image folder, beside its classes, is none of them."""
     seen = {}
     for k,p in writes.items():
-        p = Path(p).resolve()
-        if p in seen:
-            raise ValueError(f'{k} must be another file than {seen[p]}, got {str(writes[k])!r} for both')
+        p,got = Path(p).resolve(),Given(repr(str(p)))
+        if p in seen: raise BadArgument(k, Given(f'{got} for both'), f'be another file than {seen[p]}')
         seen[p] = k
         for r,q in reads.items():
             q = Path(q).resolve() if q else None
             if not q or not q.exists(): continue
             among = q in p.parents and (k == 'checkpoint' or p.parent != q or p.exists())
-            if q == p or among:
-                raise ValueError(f'{k} must be another file than {r} and lie outside it, '
-                                 f'got {str(writes[k])!r}')
+            if q == p or among: raise BadArgument(k, got, f'be another file than {r} and lie outside it')
 
-def _number(name, v, least=1, most=10**9):
-    check_count(name, v, least)
-    if v > most: raise ValueError(f'{name} must be at most {most}, got {v}')
-
-def _own_folder(data):
-    "The folder or file that DATA names, if it is not the name of a data set."
-    return '' if data.lower().replace('-', '_') in {*DATASETS, *READERS} else str(Path(data).expanduser())
+# %% ../nbs/22_cli.ipynb #ae476878
+def _counts(least=1, most=10**9, **values):
+    for k,v in values.items(): check_count(k, v, least, most)
 
 def _data(option, name, **kwargs):
     "The data set of an option, whose errors speak of that option."
-    try: return load_data(name, **kwargs)
-    except (ValueError, TypeError) as e:
-        kind = TypeError if isinstance(e, TypeError) else ValueError
-        raise kind(re.sub('^name must', f'{option} must', str(e))) from e
+    with renaming(name=option): return load_data(name, **kwargs)
+
+def _device(name):
+    "A device that is there, by name."
+    try: device = torch.device(name)
+    except RuntimeError as e:
+        raise BadArgument('device', name, 'be a torch device such as cpu or cuda') from e
+    if device.type == 'meta': raise BadArgument('device', 'meta', 'be one that computes, such as cpu or cuda')
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise BadArgument('device', 'cuda', "be 'cpu' here", 'no GPU was found')
+    return device
+
+def _netargs(text):
+    "Arguments of a network from JSON."
+    try: kw = js.loads(text)
+    except js.JSONDecodeError as e: raise BadArgument('netargs', text, 'be a JSON object') from e
+    if not isinstance(kw, dict): raise BadArgument('netargs', text, 'be a JSON object')
+    for k in ('name', 'shape', 'n_classes'):
+        if k in kw:
+            raise BadArgument('netargs', text, f'not hold {k!r}, which the network and the data set settle')
+    return kw
+
+# %% ../nbs/22_cli.ipynb #43aa9d1c
+def _home(*paths): return [str(Path(p).expanduser()) if p else p for p in paths]
+def _own_folder(data): return '' if known_name(data) else str(Path(data).expanduser())   # that DATA names
+def _write_png(fig, path): write_atomic(path, as_png(fig, 120))
+def _write_json(out, path): write_atomic(path, js.dumps(out, indent=1).encode())
+def _png(syn, path, rows=10): _write_png(syn.show(max_rows=rows), path)
+
+def _beside(path, suffix):
+    "What goes beside a file: named like it, with another end than .safetensors."
+    return path.with_suffix(suffix) if path.suffix == '.safetensors' else path.with_name(path.name + suffix)
 
 def _load_set(name):
     "A set by file, or by its name in the zoo."
     if not Path(name).exists() and name in list_zoo(): return load_zoo(name)
     return Synthetic.load(name)
 
-def _write_png(fig, path): write_atomic(path, as_png(fig, 120))
-def _png(syn, path, rows=10): _write_png(syn.show(max_rows=rows), path)
-
 # %% ../nbs/22_cli.ipynb #49f553f8
 try: from fastcore.script import Param   # fastcore 1
 except ImportError: Param = None         # fastcore 2
 
-# %% ../nbs/22_cli.ipynb #950e351a
-def _subject(help):
-    "Annotation of an optional argument without dashes."
-    extra = dict(opt=False, nargs='?')
-    return Param(help, str, **extra) if Param else Annotated[str, extra]
+# %% ../nbs/22_cli.ipynb #9bf0c5ea
+def _option(help, type=str, **how):
+    "Annotation of an option, with its help; `opt=False, nargs='?'`: an optional argument without dashes."
+    return Param(help, type, **how) if Param else Annotated[type, help, how]
 
-# %% ../nbs/22_cli.ipynb #5066ee42
-def _device(name):
-    "A device that is there, by name."
-    try: device = torch.device(name)
-    except RuntimeError as e:
-        raise ValueError(f'device must be a torch device such as cpu or cuda, got {name!r}') from e
-    if device.type == 'meta':
-        raise ValueError("device must be one that computes, such as cpu or cuda, got 'meta'")
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError("device must be 'cpu' here, got 'cuda': no GPU was found")
-    return device
+def _subject(help): return _option(help, opt=False, nargs='?')
 
+_Root = _option('folder of data sets; by default $DD_NB_DATA, else a cache folder')
+_Device = _option('cpu, cuda, cuda:1, ...')
+_Seed = _option('of everything random: initial weights, real batches, validation split', int)
+_Zca = _option('ZCA-whiten the images', store_true)
+_Json = _option('also write the result to this JSON file')
+_Quiet = _option('no progress bar', store_true)
+_Checkpoint = _option("folder that keeps the run's state until the result is there; "
+                      "by default the result's name with .run")
+_Resume = _option('insist on going on with a run that was cut off '
+                  '(where there is one, this happens by itself)', store_true)
+_Anew = _option('begin anew, though there is one', store_true)
+
+# %% ../nbs/22_cli.ipynb #7dd6a119
 class _GoingOn:
     "Says where a run is taken up."
     def __init__(self, folder): self.folder = folder
@@ -176,37 +194,115 @@ def _begin(folder, resume, anew):
         raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
     if anew: forget_run(folder)
 
+# %% ../nbs/22_cli.ipynb #2a08114e
+def _check_distill(o):
+    "Raises BadArgument for an option that cannot be used."
+    check_choice('init', o.init, ('random', 'fixed', 'pretrained'))
+    for k in ('pooldata', 'pool'):
+        if vars(o)[k] and o.init != 'pretrained':
+            raise BadArgument('init', o.init, f"be 'pretrained' for {k}")
+    check_choice('labels', o.labels, ('hard', *LABEL_FORMS))
+    check_choice('bn', o.bn, BN_POLICIES)
+    _counts(ipc=o.ipc, steps=o.steps, epochs=o.epochs, iters=o.iters, batch=o.batch, nets=o.nets,
+            poolepochs=o.poolepochs)
+    _counts(3, poolsize=o.poolsize)
+    _counts(0, 2**32 - 1, seed=o.seed)
+    for k in ('lr', 'steplr', 'labellr'):
+        check_number(k, vars(o)[k], lambda v: 0 <= v < 1e30, 'be a finite number >= 0')
+    check_number('eta', o.eta, lambda v: 0 < v < 1e30, 'be a positive number')
+
+# %% ../nbs/22_cli.ipynb #2514811a
+def _net_name(d):
+    "The network of those who name none."
+    if len(d.shape) == 2: return 'TextCNN'
+    return 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
+
+def _source(o, d, make, folder):
+    "The source that `--init` names."
+    if o.init == 'fixed': return FixedInit(make(o.seed))
+    if o.init == 'random': return RandomInit(make, o.seed)
+    known = d
+    if o.pooldata:
+        known = _data('pooldata', o.pooldata, root=o.root or None, size=d.shape[-2:], zca=o.zca,
+                      device=d.device)
+    if known.shape != d.shape or known.n_classes != d.n_classes:
+        got = Given(f'{tuple(known.shape)} and {known.n_classes} for {o.pooldata!r}')
+        raise BadArgument('pooldata', got, 'have the shape and the number of classes of '
+                          f'{d.name}, {tuple(d.shape)} and {d.n_classes}')
+    return pretrain(make, known, folder, o.poolsize, o.poolepochs, seed=o.seed)
+
+def _start(o, d, make):
+    "The set that `--start`, `--labels` and `--bn` ask for."
+    syn = started(o.start, d, ipc=o.ipc, steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner, seed=o.seed)
+    if o.labels != 'hard': syn = syn.softened('hard' if o.labels == 'plain' else 'smoothed', o.labels)
+    return syn if o.bn == 'tracked' else syn.with_bn(o.bn, make(o.seed), d, seed=o.seed)
+
+# %% ../nbs/22_cli.ipynb #b3e50f8c
+def _distil(o, device):
+    _check_distill(o)
+    objective = Unroll(o.strategy, window=o.window or None, compile=o.compile)
+    checkpoint,pool = _home(o.checkpoint, o.pool)
+    path = Path(o.out).expanduser()
+    png,kept = _beside(path, '.png'),Path(checkpoint or _beside(path, '.run'))
+    _apart(dict(data=_own_folder(o.data)), {'out': path, 'the picture': png, 'checkpoint': kept})
+    check_writable(path)
+    first = Ranks().rank == 0
+    if first: _begin(kept, o.resume, o.anew)
+    kw = _netargs(o.netargs)
+    d = _data('data', o.data, root=o.root or None, size=o.size or None, zca=o.zca, device=device)
+    def make(seed=None):
+        return make_net(o.net or _net_name(d), shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
+    make(0)   # a network that does not fit is found here, before any work
+    source = _source(o, d, make, pool or path.parent/'pool')
+    syn = _start(o, d, make)
+    history = distill(syn, source, d, objective, iters=o.iters, batch_size=o.batch, balanced=o.balanced,
+                      lr=o.lr, lr_lrs=o.steplr, lr_labels=o.labellr, n_nets=o.nets, seed=o.seed,
+                      checkpoint=kept, cbs=[_GoingOn(kept)])
+    if not first: return   # one process judges and writes
+    score = evaluate(syn, source, d)
+    syn.meta['test'] = score.facts()
+    syn.save(path)
+    if not checkpoint: forget_run(kept)
+    _print_run(o, history, score, objective)
+    if syn.is_image: _png(syn, png)
+    print(f'saved {path}' + (f' and {png}' if syn.is_image else ''))
+
+def _print_run(o, history, score, objective):
+    "How it went."
+    print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {o.iters}, '
+          f'{history.seconds[-1]:.0f} s; test {score}')
+    remarks = ''
+    if history.skipped:
+        remarks += f'; {history.skipped} outer steps skipped, their hypergradient was not finite'
+    if history.bounded:
+        remarks += f'; after {history.bounded} outer steps a step size had to be brought back into its range'
+    print(f'objective {objective}' + remarks)
+
+# %% ../nbs/22_cli.ipynb #bb06e7b5
 _data_help = ('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar10, cifar100, tiny_imagenet, '
               'or an image folder, an .npz file or a .csv table; sentences: trec, sst2, sst5, imdb, '
               'or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')
 
+# %% ../nbs/22_cli.ipynb #7475e43d
 @call_parse
 def dd_distill(
-    # data set: a name such as mnist or trec, or the path of an image folder, an .npz, .csv or .tsv file
     data:_subject(_data_help)='digits',
     out:str='distilled.safetensors', # file to write; a picture goes beside it as .png
     net:str='',               # network, one of those named above; by default one that fits the data
-    # further arguments of the network as JSON, such as '{"width": 32, "norm": "instance"}'
-    netargs:str='{}',
-    # 'random': for any initialisation; 'fixed': for one, stored with the result; 'pretrained': for POOL
-    init:str='random',
-    # folder of the pre-trained networks, trained first where missing; by default `pool` beside the result
-    pool:str='',
-    # data set they are trained on, of the same shape and classes; by default DATA itself
-    pooldata:str='',
+    netargs:str='{}',         # its further arguments as JSON, as '{"width": 32, "norm": "instance"}'
+    init:str='random',        # random: for any initialisation; fixed: for one, stored; pretrained: for POOL
+    pool:str='',              # folder of pre-trained networks, made where missing; by default beside OUT
+    pooldata:str='',          # data set they saw, of the same shape and classes; by default DATA itself
     poolsize:int=200,         # pre-trained networks, the last tenth of them held out
     poolepochs:int=2,         # passes over the data in pre-training
     ipc:int=1,                # images per class and step
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
-    # where the images start: noise, real, means, kmeans, herding, kcenter or nearest
-    start:str='real',
-    # hard: they stay; plain or softmax: they are learned, as free numbers or as distributions
-    labels:str='hard',
+    start:str='real',         # of the images: noise, real, means, kmeans, herding, kcenter or nearest
+    labels:str='hard',        # hard: they stay; learned as free numbers: plain, or as distributions: softmax
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
     eta:float=.1,             # every step size at the start
-    # where BatchNorm's statistics, if any, come from: tracked, learned, batch, calibrated or frozen
-    bn:str='tracked',
+    bn:str='tracked',         # BatchNorm's statistics: tracked, learned, batch, calibrated or frozen
     iters:int=1000,           # outer steps
     batch:int=256,            # real images an outer step
     balanced:store_true=False, # as many of each class among them, whatever the sizes of the classes
@@ -214,22 +310,12 @@ def dd_distill(
     steplr:float=.01,         # outer learning rate of the raw step sizes
     labellr:float=.05,        # outer learning rate of learned labels
     nets:int=1,               # networks an outer step
-    # what the inner training keeps: auto (by memory), graph, recompute or segments; same gradient for all
-    strategy:str='auto',
-    # differentiate through so many inner steps at a random place only (an approximation); 0: all
-    window:int=0,
+    strategy:str='auto',      # what is kept: auto (by memory), graph, recompute or segments; same gradient
+    window:int=0,             # differentiate through so many inner steps only (an approximation); 0: all
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     size:int=0,               # resize images to this many pixels; 0: as they are (28 for digits)
-    zca:store_true=False,     # ZCA-whiten the images
-    root:str='',              # folder of data sets; by default $DD_NB_DATA, else a cache folder
-    device:str='cpu',         # cpu, cuda, cuda:1, ...
-    seed:int=0,               # of everything random
-    # folder that keeps the run's state until the result is there; by default the result's name with .run
-    checkpoint:str='',
-    # insist on going on with a run that was cut off (where there is one, this happens by itself)
-    resume:store_true=False,
-    anew:store_true=False,    # begin anew, though there is one
-    quiet:store_true=False,   # no progress bar
+    zca:_Zca=False, root:_Root='', device:_Device='cpu', seed:_Seed=0,
+    checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, quiet:_Quiet=False,
 ):
     """Distil a data set into a few synthetic examples and save them.
     Cut off, it goes on where it was when it is called again.
@@ -237,88 +323,66 @@ def dd_distill(
     Networks: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, and for sentences
     TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for
     sentences."""
-    with clear_errors(quiet),join_ranks(_device(device)) as device:
-        if init not in ('random', 'fixed', 'pretrained'):
-            raise ValueError(f"init must be 'random', 'fixed' or 'pretrained', got {init!r}")
-        if pooldata and init != 'pretrained':
-            raise ValueError(f"init must be 'pretrained' for pooldata, got {init!r}")
-        if labels not in ('hard', *LABEL_FORMS):
-            raise ValueError(f'labels must be one of hard, {", ".join(LABEL_FORMS)}, got {labels!r}')
-        if bn not in BN_POLICIES: raise ValueError(f'bn must be one of {", ".join(BN_POLICIES)}, got {bn!r}')
-        if pool and init != 'pretrained':
-            raise ValueError(f"init must be 'pretrained' for pool, got {init!r}")
-        counts = dict(ipc=ipc, steps=steps, epochs=epochs, iters=iters, batch=batch, nets=nets,
-                      poolepochs=poolepochs)
-        for k,v in counts.items(): _number(k, v)
-        _number('poolsize', poolsize, 3)
-        _number('seed', seed, 0, 2**32 - 1)
-        for k,v in dict(lr=lr, steplr=steplr, labellr=labellr, eta=eta).items():
-            allowed = 0 < v if k == 'eta' else 0 <= v
-            if not allowed or not v < 1e30:
-                want = 'a positive number' if k == 'eta' else 'a finite number >= 0'
-                raise ValueError(f'{k} must be {want}, got {v!r}')
-        objective = Unroll(strategy, window=window or None, compile=compile)
-        checkpoint,pool = _home(checkpoint, pool)
-        first = Ranks().rank == 0
-        path = Path(out).expanduser()
-        png = _beside(path, '.png')
-        kept = Path(checkpoint or _beside(path, '.run'))
-        _apart(dict(data=_own_folder(data)), {'out': path, 'the picture': png, 'checkpoint': kept})
-        check_writable(path)
-        if first: _begin(kept, resume, anew)
-        kw = _netargs(netargs)
-        d = _data('data', data, root=root or None, size=size or None, zca=zca, device=device)
-        if not net:
-            if len(d.shape) == 2: net = 'TextCNN'
-            else: net = 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
-        def make(seed=None):
-            return make_net(net, shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
-        make(0)   # a network that does not fit is found here, before any work
-        if init == 'pretrained':
-            known = d
-            if pooldata:
-                known = _data('pooldata', pooldata, root=root or None, size=d.shape[-2:], zca=zca,
-                              device=device)
-            if known.shape != d.shape or known.n_classes != d.n_classes:
-                raise ValueError(f'pooldata must have the shape and the number of classes of {d.name}, '
-                                 f'{tuple(d.shape)} and {d.n_classes}, '
-                                 f'got {tuple(known.shape)} and {known.n_classes} for {pooldata!r}')
-            source = pretrain(make, known, pool or path.parent/'pool', poolsize, poolepochs, seed=seed)
-        else: source = FixedInit(make(seed)) if init == 'fixed' else RandomInit(make, seed)
-        syn = started(start, d, ipc=ipc, steps=steps, epochs=epochs, lr=eta, inner=inner, seed=seed)
-        if labels != 'hard': syn = syn.softened('hard' if labels == 'plain' else 'smoothed', labels)
-        if bn != 'tracked': syn = syn.with_bn(bn, make(seed), d, seed=seed)
-        history = distill(syn, source, d, objective, iters=iters, batch_size=batch, balanced=balanced, lr=lr,
-                          lr_lrs=steplr, lr_labels=labellr, n_nets=nets, seed=seed, checkpoint=kept,
-                          cbs=[_GoingOn(kept)])
-        if not first: return   # one process judges and writes
-        score = evaluate(syn, source, d)
-        syn.meta['test'] = score.facts()
-        syn.save(path)
-        if not checkpoint: forget_run(kept)
-        print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {iters}, '
-              f'{history.seconds[-1]:.0f} s; test {score}')
-        remarks = ''
-        if history.skipped:
-            remarks += f'; {history.skipped} outer steps skipped, their hypergradient was not finite'
-        if history.bounded:
-            remarks += (f'; after {history.bounded} outer steps a step size had to be brought back '
-                        'into its range')
-        print(f'objective {objective}' + remarks)
-        if syn.is_image: _png(syn, png)
-        print(f'saved {path}' + (f' and {png}' if syn.is_image else ''))
+    o = SimpleNamespace(**locals())
+    with clear_errors(quiet),join_ranks(_device(device)) as device: _distil(o, device)
 
-# %% ../nbs/22_cli.ipynb #03f9a61b
-def _netargs(text):
-    try: kw = js.loads(text)
-    except js.JSONDecodeError as e: raise ValueError(f'netargs must be a JSON object, got {text!r}') from e
-    if not isinstance(kw, dict): raise ValueError(f'netargs must be a JSON object, got {text!r}')
-    for k in ('name', 'shape', 'n_classes'):
-        if k in kw:
-            raise ValueError(f'netargs must not hold {k!r}, which the network and the data set settle, '
-                             f'got {text!r}')
-    return kw
+# %% ../nbs/22_cli.ipynb #accb744a
+def _check_evaluate(o):
+    "Raises BadArgument for options that cannot be used, or not together."
+    _counts(1, 10**6, nets=o.nets)
+    _counts(0, 10**6, epochs=o.epochs)
+    _counts(0, 2**32 - 1, seed=o.seed)
+    outputs = {k: v for k,v in dict(json=o.json, plot=o.plot).items() if v}
+    _apart(dict(file=o.file, labels=o.labels, data=o.data and _own_folder(o.data)), outputs)
+    for k,v in outputs.items(): check_writable(v, k)
+    said = o.labels or next((v for v in (o.scale, o.labelsare) if v != 'auto'), '')
+    if o.ours and said:
+        raise BadArgument('labels and scale', said,
+                          'be left out for a set that says itself what it is, and labelsare')
+    check_choice('scale', o.scale, SCALES)
+    check_choice('labelsare', o.labelsare, LABELS_ARE)
+    if o.pool and (o.archs or o.netargs != '{}'):
+        raise BadArgument('archs and netargs', o.archs or o.netargs, 'not be given with pool')
+    if o.protocol: check_choice('protocol', o.protocol, ('own', *PROTOCOLS))
 
+# %% ../nbs/22_cli.ipynb #70baa968
+def _judged_by(o, sets):
+    "The protocol of the networks, or None for the set's own schedule."
+    scheduled = isinstance(sets, Synthetic)
+    name = o.protocol or ('own' if scheduled else 'plain')
+    if name == 'own':
+        if scheduled and not o.compare and not o.epochs: return None
+        why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
+        raise BadArgument('protocol', 'own', f"be one of {', '.join(PROTOCOLS)} {why}")
+    p = get_protocol(name)
+    if o.labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
+    return replace(p, epochs=o.epochs) if o.epochs else p
+
+# %% ../nbs/22_cli.ipynb #738ccd12
+def _data_of(o, syn, device):
+    "The real set to judge on; `syn` is None for a set of others."
+    made = syn.meta.get('data', {}) if o.ours else {}
+    name = o.data or made.get('name')
+    if not name:
+        raise BadArgument('data', Given(), 'be given', 'the set does not say which data set it was made for')
+    if not o.data and (own := _own_folder(name)) and not Path(own).exists():
+        want = f'be the path of the image folder or file that {o.file} was made for'
+        raise BadArgument('data', Given(), want, f'it is not here as {name!r}')
+    square = o.ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
+    norm = syn.norm if o.ours and not o.zca and name == made.get('name') else None   # that the set knows
+    side = o.size or (syn.shape[-1] if square else None)
+    def other(why): return BadArgument('data', Given(), f'be the path of what {o.file} was made for', why)
+    try: d = _data('data', name, root=o.root or None, size=side, zca=o.zca, device=device, norm=norm)
+    except ValueError as e:
+        if o.data or norm is None: raise
+        raise other(f'{name!r} here is something else ({e})') from e
+    if o.ours and not (o.data or o.size or o.zca):   # with these it is the user who says what to judge on
+        try: check_made_for(syn, d)
+        except ValueError as e:
+            raise other(f'here {name!r} has other contents, classes, split or normalisation') from e
+    return d
+
+# %% ../nbs/22_cli.ipynb #12b004d3
 def _archs(text):
     "Names with commas between them; some of ARCHS have one inside."
     names = []
@@ -329,145 +393,90 @@ def _archs(text):
         parts = parts[n:]
     return names
 
+def _judges(o, sets, d, p):
+    "Sources of networks, by name."
+    kw = _netargs(o.netargs)
+    names = list(ARCHS) if o.archs == 'all' else _archs(o.archs)
+    if o.pool:
+        with renaming(folder='pool'): source = PretrainedPool(o.pool)
+        return {(source.spec or {}).get('name', 'pool'): source}
+    if names: return {a: net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
+    if kw and p is None:
+        raise BadArgument('netargs', o.netargs, 'be given with archs, or with another protocol than own')
+    spec = (made_for(sets) if o.ours else {}) or dict(name='ConvNet')
+    if p is not None: return {spec['name']: net_source({**spec, **kw}, d)}
+    with renaming(source='pool or archs'): return {spec['name']: stored_source(sets)}
+
+# %% ../nbs/22_cli.ipynb #99b0b449
+def _rows(o, sets, d):
+    "What is judged, by name."
+    rows = {Path(o.file).name: sets}
+    if not o.compare: return rows
+    first = sets[0] if isinstance(sets, list) else sets
+    n = len(first) if isinstance(first, Synthetic) else len(first[1])
+    if n % d.n_classes:
+        raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
+    ipc = n//d.n_classes
+    many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
+    rows |= {'random real': [coreset('real', d, ipc, seed=i) for i in many],
+             'class means': coreset('means', d, ipc)}
+    if n > d.n_classes: rows['k-means centres'] = coreset('kmeans', d, ipc)
+    return rows
+
+# %% ../nbs/22_cli.ipynb #663cc2d7
+def _evaluated(o):
+    device = _device(o.device)
+    o.file,o.pool,o.labels,o.json,o.plot = _home(o.file, o.pool, o.labels, o.json, o.plot)
+    o.ours = Path(o.file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(o.file).is_dir()
+    _check_evaluate(o)
+    sets = _load_set(o.file) if o.ours else None
+    if o.ours: _judged_by(o, sets)   # what is wrong about it is found before the data are read
+    d = _data_of(o, sets, device)
+    if not o.ours:
+        with renaming(labels_are='labelsare'):
+            sets = read_set(o.file, d, o.labels or None, o.scale, o.labelsare)
+    p,scores = _judged_by(o, sets),{}
+    sources = _judges(o, sets, d, p)
+    for row,s in _rows(o, sets, d).items():
+        k = len(s) if isinstance(s, list) else 1
+        for a,source in sources.items():
+            if p is None: r = evaluate(s, source, d, n_nets=o.nets, seed=o.seed)
+            else: r = benchmark(s, d, source, p, max(1, o.nets//k), o.seed)
+            scores.setdefault(row, {})[a] = r
+            print(f'{row} on {d.name}, {a}: {r}' + (f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''))
+    if o.json:
+        table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
+        _write_json(dict(file=str(o.file), data=d.name, protocol=asdict(p) if p else 'own', seed=o.seed,
+                         scores=table), o.json)
+    if o.plot: _write_png(plot_scores(scores, f'test accuracy on {d.name}, %'), o.plot)
+
+# %% ../nbs/22_cli.ipynb #5f37ae1f
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
-    # own: the schedule learned with the set (default for ours); plain (for others), tuned or augmented
-    protocol:str='',
-    # networks to train, with commas between, or all of the review; by default the set's own, or ConvNet
-    archs:str='',
+    protocol:str='',          # own: the set's schedule (default: ours); plain (others), tuned or augmented
+    archs:str='',             # networks, commas between, or all; by default the set's own, or ConvNet
     netargs:str='{}',         # further arguments of these networks as JSON
-    # folder of pre-trained networks, for a set that was made for such: its held-out ones are the judges
-    pool:str='',
+    pool:str='',              # folder of pre-trained networks: its held-out ones are the judges
     nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
-    # also judge as many random real images, class means and k-means centres (not for the protocol own)
-    compare:store_true=False,
+    compare:store_true=False, # also judge real images, class means and k-means (not for the protocol own)
     epochs:int=0,             # other number of epochs than the protocol's
-    # data set to judge on; by default the one the set was made for; give its path if it is elsewhere now
-    data:str='',
+    data:str='',              # data set to judge on, or its path; by default the one it was made for
     labels:str='',            # file of the labels, where FILE holds images alone
-    # what images of others are: normalised, pixels (0 to 1), bytes (0 to 255), or auto: by their numbers
-    scale:str='auto',
-    # what soft labels of others are: probabilities, logits, plain (targets of a regression), or auto
-    labelsare:str='auto',
-    root:str='',              # folder of data sets
+    scale:str='auto',         # of others' images: normalised, pixels (0 to 1), bytes (0 to 255), or auto
+    labelsare:str='auto',     # others' soft labels: probabilities, logits, plain (of a regression), or auto
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images
-    zca:store_true=False,     # ZCA-whiten the images
-    device:str='cpu',         # cpu, cuda, ...
     seed:int=0,               # which held-out networks
-    json:str='',              # also write the result to this JSON file
     plot:str='',              # also draw the result into this PNG file
-    quiet:store_true=False,   # no progress bar
+    zca:_Zca=False, root:_Root='', device:_Device='cpu', json:_Json='', quiet:_Quiet=False,
 ):
     """Train fresh networks on a set and print their test accuracy.
     The set is ours, a .pt, .pth or .npz file of tensors, or a folder of image folders.
     A file with step sizes is trained as they say."""
-    with clear_errors(quiet):
-        device = _device(device)
-        file,pool,labels,json,plot = _home(file, pool, labels, json, plot)
-        _number('nets', nets, 1, 10**6)
-        _number('epochs', epochs, 0, 10**6)
-        _number('seed', seed, 0, 2**32 - 1)
-        _apart(dict(file=file, labels=labels, data=data and _own_folder(data)),
-               {k: v for k,v in dict(json=json, plot=plot).items() if v})
-        for k,v in dict(json=json, plot=plot).items():
-            if v: check_writable(v, k)
-        ours = Path(file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(file).is_dir()
-        said = labels or next((v for v in (scale, labelsare) if v != 'auto'), '')
-        if ours and said:
-            raise ValueError('labels and scale must be left out for a set that says itself what it is, '
-                             f'and labelsare, got {said!r}')
-        if scale not in SCALES: raise ValueError(f'scale must be one of {", ".join(SCALES)}, got {scale!r}')
-        if labelsare not in LABELS_ARE:
-            raise ValueError(f'labelsare must be one of {", ".join(LABELS_ARE)}, got {labelsare!r}')
-        syn = _load_set(file) if ours else None
-        if pool and (archs or netargs != '{}'):
-            raise ValueError(f"archs and netargs must not be given with pool, got {archs or netargs!r}")
-        if protocol not in ('', 'own', *PROTOCOLS):
-            raise ValueError(f'protocol must be one of own, {", ".join(PROTOCOLS)}, got {protocol!r}')
-        def judged_by(sets):
-            "The protocol, by default that of the set: its own schedule (None) or 'plain'."
-            scheduled = isinstance(sets, Synthetic)
-            name = protocol or ('own' if scheduled else 'plain')
-            if name == 'own':
-                if scheduled and not compare and not epochs: return None
-                why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
-                raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)} {why}, got 'own'")
-            p = get_protocol(name)
-            if labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
-            return replace(p, epochs=epochs) if epochs else p
-        if ours: p = judged_by(syn)
-        made = syn.meta.get('data', {}) if ours else {}
-        name = data or made.get('name')
-        if not name:
-            raise ValueError('data must be given: the set does not say which data set it was made for')
-        if not data and (own := _own_folder(name)) and not Path(own).exists():
-            raise ValueError(f'data must be the path of the image folder or file that {file} was made for: '
-                             f'it is not here as {name!r}')
-        square = ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-        norm = None   # or the scale that the set knows
-        if ours and not zca and syn.norm is not None and name == made.get('name'): norm = syn.norm
-        side = size or (syn.shape[-1] if square else None)
-        try: d = _data('data', name, root=root or None, size=side, zca=zca, device=device, norm=norm)
-        except ValueError as e:
-            if data or norm is None: raise
-            raise ValueError(f'data must be the path of what {file} was made for: '
-                             f'{name!r} here is something else ({e})') from e
-        if ours and not (data or size or zca):   # with these it is the user who says what to judge on
-            try: check_made_for(syn, d)
-            except ValueError as e:
-                raise ValueError(f'data must be the path of what {file} was made for: '
-                                 f'here {name!r} has other contents, classes, split or normalisation') from e
-        if not ours:
-            try: sets = read_set(file, d, labels or None, scale, labelsare)
-            except ValueError as e: raise ValueError(str(e).replace('labels_are', 'labelsare')) from e
-            p = judged_by(sets)
-        else: sets = syn
-        kw = _netargs(netargs)
-        names = list(ARCHS) if archs == 'all' else _archs(archs)
-        sources = {a: net_source({**ARCHS.get(a, dict(name=a)), **kw}, d) for a in names}
-        if pool:
-            try: source = PretrainedPool(pool)
-            except ValueError as e: raise ValueError(re.sub('^folder must', 'pool must', str(e))) from e
-            sources = {(source.spec or {}).get('name', 'pool'): source}
-        if not sources:
-            if kw and p is None:
-                raise ValueError(f'netargs must be given with archs, or with another protocol than own, '
-                                 f'got {netargs!r}')
-            spec = (made_for(syn) if ours else {}) or dict(name='ConvNet')
-            try: source = stored_source(sets) if p is None else net_source({**spec, **kw}, d)
-            except ValueError as e:
-                said = re.sub('^source must be given', 'pool or archs must be given', str(e))
-                raise ValueError(said) from e
-            sources = {spec['name']: source}
-        rows = {Path(file).name: sets}
-        if compare:
-            first = sets[0] if isinstance(sets, list) else sets
-            n = len(first) if isinstance(first, Synthetic) else len(first[1])
-            if n % d.n_classes:
-                raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, '
-                                 f'got {n} examples')
-            ipc = n//d.n_classes
-            many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
-            rows |= {'random real': [coreset('real', d, ipc, seed=i) for i in many],
-                     'class means': coreset('means', d, ipc)}
-            if n > d.n_classes: rows['k-means centres'] = coreset('kmeans', d, ipc)
-        scores = {}
-        for row,s in rows.items():
-            k = len(s) if isinstance(s, list) else 1
-            for a,source in sources.items():
-                if p is None: r = evaluate(s, source, d, n_nets=nets, seed=seed)
-                else: r = benchmark(s, d, source, p, max(1, nets//k), seed)
-                scores.setdefault(row, {})[a] = r
-                step_size = f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''
-                print(f'{row} on {d.name}, {a}: {r}' + step_size)
-        if json:
-            table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
-            result = dict(file=str(file), data=d.name, protocol=asdict(p) if p else 'own', seed=seed,
-                          scores=table)
-            write_atomic(json, js.dumps(result, indent=1).encode())
-        if plot: _write_png(plot_scores(scores, f'test accuracy on {d.name}, %'), plot)
+    o = SimpleNamespace(**locals())
+    with clear_errors(quiet): _evaluated(o)
 
+# %% ../nbs/22_cli.ipynb #b93da9e4
 @call_parse
 def dd_show(
     file:str,       # a saved set, or the name of one in the zoo
@@ -477,10 +486,10 @@ def dd_show(
     "Print what a saved set is and draw its examples into a PNG file."
     with clear_errors():
         file, = _home(file)
-        _number('rows', rows, 1, 1000)
+        _counts(1, 1000, rows=rows)
         if Path(file).suffix.lower() in ('.pt', '.pth', '.npz'):
-            raise ValueError(f'file must be a set that dd_nb has saved, got {file!r}: '
-                             'dd_evaluate reads those of others')
+            raise BadArgument('file', file, 'be a set that dd_nb has saved',
+                              'dd_evaluate reads those of others')
         syn = _load_set(file)
         path = Path(out or _beside(Path(Path(file).name), '.png')).expanduser()
         _apart(dict(file=file), dict(out=path))
@@ -495,123 +504,113 @@ def dd_show(
                 print(f'  {syn.label_text(*divmod(i, syn.images.shape[1]))}: {s}')
         print(f'picture in {path}')
 
-# %% ../nbs/22_cli.ipynb #12439acb
-def _families(seed, out, root, pools, threads, json, others):
-    "The table of the review; finished rows stay in a folder and are not made again."
-    for k,v in others.items():
-        if v:
-            raise ValueError(f"{k} must be left out for 'families', which runs many recipes as they are, "
-                             f"got {v!r}")
-    path = check_writable(json or Path(out)/'families.json', 'json' if json else 'out')
-    if threads: torch.set_num_threads(threads)
-    table = families(seed, root or None, folder=Path(out)/'families', pools=pools or None)
+# %% ../nbs/22_cli.ipynb #19da21d1
+def _families(o):
+    "The table of the review."
+    for k in ('iters', 'poolsize', 'checkpoint', 'resume', 'anew', 'compare', 'device'):
+        v = vars(o)[k]
+        if v and v != 'cpu':
+            raise BadArgument(k, v, "be left out for 'families', which runs many recipes as they are")
+    path = check_writable(o.json or Path(o.out)/'families.json', 'json' if o.json else 'out')
+    table = families(o.seed, o.root or None, folder=Path(o.out)/'families', pools=o.pools or None)
     print_families(table)
-    write_atomic(path, js.dumps(table, indent=1).encode())
+    _write_json(table, path)
     _write_png(plot_families(table), path.with_suffix('.png'))
     print(f'saved {path} and {path.with_suffix(".png")}')
 
+# %% ../nbs/22_cli.ipynb #67bc18d1
+def _print_result(recipe, syn, history, score, base, seed):
+    def points(s):
+        spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
+        return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
+    for k,s in base.items(): print(f'  {k:26} {points(s)}')
+    asks = getattr(OBJECTIVES[recipe.objective], 'asks', 'test accuracy')
+    print(f'  {"distilled":26} {points(score)}   {asks} of {recipe.net["name"]}; '
+          f'{history.seconds[-1]:.0f} s of distilling, seed {seed}'
+          + (f'; published {recipe.paper}' if recipe.paper else ''))
+    for k,v in syn.meta['test'].items():
+        if isinstance(v, list): print(f'  {k:26} {v[0]:6.1%} -> {v[1]:.1%}')
+
+def _as_json(recipe, syn, history, score, base, seed):
+    "The curve, the score and the baselines, as JSON holds them."
+    def finite(vs): return [None if math.isnan(v) else v for v in vs]
+    curve = {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
+    scores = {k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()}
+    return dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(),
+                threads=torch.get_num_threads(), best_it=history.best_it, curve=curve, scores=scores)
+
+# %% ../nbs/22_cli.ipynb #792d3145
+def _reproduced(o, device):
+    _counts(0, 1024, threads=o.threads)
+    _counts(0, iters=o.iters)
+    _counts(0, 2**32 - 1, seed=o.seed)
+    o.out,o.pools,o.checkpoint,o.json = _home(o.out, o.pools, o.checkpoint, o.json)
+    if o.threads: torch.set_num_threads(o.threads)
+    if o.name == 'families': return _families(o)
+    recipe = with_pool(get_recipe(o.name), o.poolsize or None)   # refused before any folder is made
+    stem = o.name if o.name == 'demo' else f'{o.name}-s{o.seed}'
+    path,png = (Path(o.out)/(stem + s) for s in ('.safetensors', '.png'))
+    writes = {'the result': path, 'the picture': png, 'json': o.json, 'checkpoint': o.checkpoint}
+    _apart({}, {k: v for k,v in writes.items() if v})
+    check_writable(path)
+    if o.json: check_writable(o.json, 'json')
+    kept = Path(o.checkpoint or path.with_suffix('.run'))
+    if Ranks().rank == 0: _begin(kept, o.resume, o.anew)
+    pool = dict(pools=o.pools or Path(o.out)/'pools', poolsize=o.poolsize or None)
+    syn,history,score = reproduce(o.name, o.seed, o.root or None, device, cbs=[_GoingOn(kept)],
+                                  checkpoint=kept, **pool, **(dict(iters=o.iters) if o.iters else {}))
+    if score is None: return   # one process judges and writes
+    syn.save(path)
+    _png(syn, png)
+    if not o.checkpoint: forget_run(kept)
+    base = o.compare or o.name == 'demo'
+    base = baselines(o.name, o.seed, o.root or None, device, **pool) if base else {}
+    _print_result(recipe, syn, history, score, base, o.seed)
+    if o.json: _write_json(_as_json(recipe, syn, history, score, base, o.seed), o.json)
+    print(f'saved {path} and {png}')
+
+# %% ../nbs/22_cli.ipynb #615ef469
 _recipe_help = ("recipe, or 'families' for all methods of the review in one table; "
                 'without one, the recipes are listed')
 
 @call_parse
 def dd_reproduce(
-    # recipe, or 'families' for all methods of the review in one table; without one, the recipes are listed
     name:_subject(_recipe_help)='',
-    seed:int=0,               # of the run: initial weights, real batches, validation split
     out:str='out',            # folder for the result and its picture
     iters:int=0,              # other number of outer steps than the recipe's (the result then says so)
-    root:str='',              # folder of data sets
-    device:str='cpu',         # cpu, cuda, ...
     threads:int=0,            # CPU threads; 0: as torch chooses
     compare:store_true=False, # also score the baselines
-    # folder of folders of pre-trained networks, trained first where missing; by default `pools` in OUT
-    pools:str='',
+    pools:str='',             # folder of pools of pre-trained networks, made where missing; by default in OUT
     poolsize:int=0,           # other number of these networks than the recipe's (the result then says so)
-    # folder that keeps the run's state until the result is there; by default the result's name with .run
-    checkpoint:str='',
-    # insist on going on with a run that was cut off (where there is one, this happens by itself)
-    resume:store_true=False,
-    anew:store_true=False,    # begin anew, though there is one
-    json:str='',              # also write the curve, the score and the baselines to this JSON file
-    quiet:store_true=False,   # no progress bar
+    seed:_Seed=0, root:_Root='', device:_Device='cpu', json:_Json='',
+    checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, quiet:_Quiet=False,
 ):
     """Run the recipe behind a result of the zoo again and compare.
     Cut off, it goes on where it was when it is called again.
     Under torchrun the networks of an outer step are shared among its processes."""
+    o = SimpleNamespace(**locals())
     with clear_errors(quiet),join_ranks(_device(device)) as device:
-        if not name:
-            for r in RECIPES.values():
-                print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
-            print(f'{"families":24} all methods of the review in one table, row by row')
-            return
-        _number('threads', threads, 0, 1024)
-        _number('iters', iters, 0)
-        _number('seed', seed, 0, 2**32 - 1)
-        out,pools,checkpoint,json = _home(out, pools, checkpoint, json)
-        if name == 'families':
-            others = dict(iters=iters, poolsize=poolsize, checkpoint=checkpoint, resume=resume, anew=anew,
-                          compare=compare, device=str(device) != 'cpu')
-            return _families(seed, out, root, pools, threads, json, others)
-        if threads: torch.set_num_threads(threads)
-        # what is unknown is refused before any folder is made
-        recipe = with_pool(get_recipe(name), poolsize or None)
-        stem = Path(out)/(name if name == 'demo' else f'{name}-s{seed}')
-        path,png = (stem.with_name(stem.name + s) for s in ('.safetensors', '.png'))
-        writes = {'the result': path, 'the picture': png}
-        if json: writes['json'] = json
-        if checkpoint: writes['checkpoint'] = checkpoint
-        _apart({}, writes)
-        check_writable(path)
-        if json: check_writable(json, 'json')
-        kept = Path(checkpoint or path.with_suffix('.run'))
-        pool = dict(pools=pools or Path(out)/'pools', poolsize=poolsize or None)
-        if Ranks().rank == 0: _begin(kept, resume, anew)
-        changes = dict(iters=iters) if iters else {}
-        syn,history,score = reproduce(name, seed, root or None, device, cbs=[_GoingOn(kept)],
-                                      checkpoint=kept, **pool, **changes)
-        if score is None: return   # one process judges and writes
-        syn.save(path)
-        _png(syn, png)
-        if not checkpoint: forget_run(kept)
-        base = baselines(name, seed, root or None, device, **pool) if compare or name == 'demo' else {}
-        def points(s):
-            spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
-            return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
-        for k,s in base.items(): print(f'  {k:26} {points(s)}')
-        asks = getattr(OBJECTIVES[recipe.objective], 'asks', 'test accuracy')
-        print(f'  {"distilled":26} {points(score)}   {asks} of {recipe.net["name"]}; '
-              f'{history.seconds[-1]:.0f} s of distilling, seed {seed}'
-              + (f'; published {recipe.paper}' if recipe.paper else ''))
-        for k,v in syn.meta['test'].items():
-            if isinstance(v, list): print(f'  {k:26} {v[0]:6.1%} -> {v[1]:.1%}')
-        if json:
-            def finite(vs): return [None if math.isnan(v) else v for v in vs]
-            curve = {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
-            scores = {k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()}
-            out = dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(),
-                       threads=torch.get_num_threads(), best_it=history.best_it, curve=curve, scores=scores)
-            write_atomic(json, js.dumps(out, indent=1).encode())
-        print(f'saved {path} and {png}')
+        if name: return _reproduced(o, device)
+        for r in RECIPES.values():
+            print(f'{r.name:24} {r.about}' + (f'; published: {r.paper}' if r.paper else ''))
+        print(f'{"families":24} all methods of the review in one table, row by row')
 
-# %% ../nbs/22_cli.ipynb #b84eb439
+# %% ../nbs/22_cli.ipynb #87566f11
 @call_parse
 def dd_bench(
-    name:_subject('benchmark; without one, they are listed')='', # benchmark; without one, they are listed
-    seed:int=0,               # of the run
-    root:str='',              # folder of data sets
-    json:str='',              # also write the result to this JSON file
-    quiet:store_true=False,   # no progress bar
+    name:_subject('benchmark; without one, they are listed')='',
+    seed:_Seed=0, root:_Root='', json:_Json='', quiet:_Quiet=False,
 ):
     "Run a benchmark: what is measured and its baselines in one run."
     with clear_errors(quiet):
         if not name:
             for k,(f,_) in BENCHES.items(): print(f'{k:16} {f.__doc__.splitlines()[0]}')
             return
-        if name not in BENCHES: raise ValueError(f'name must be one of {", ".join(BENCHES)}, got {name!r}')
-        _number('seed', seed, 0, 2**32 - 1)
+        check_choice('name', name, BENCHES)
+        _counts(0, 2**32 - 1, seed=seed)
         json, = _home(json)
         if json: check_writable(json, 'json')
         run,show = BENCHES[name]
         out = run(seed=seed, root=root or None)
         show(out)
-        if json: write_atomic(json, js.dumps(out, indent=1).encode())
+        if json: _write_json(out, json)

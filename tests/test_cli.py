@@ -175,7 +175,7 @@ BAD = [
     (('dd_distill', 'digits', '--ipc', 0), 'ipc must be at least 1, got 0'),
     (('dd_distill', 'digits', '--ipc', 10**6), 'ipc'),
     (('dd_distill', 'digits', '--size', 8, '--net', 'LeNet'), '28'),
-    (('dd_distill', 'digits', '--init', 'warm'), "init must be 'random', 'fixed' or 'pretrained'"),
+    (('dd_distill', 'digits', '--init', 'warm'), 'init must be one of random, fixed, pretrained'),
     (('dd_distill', 'digits', '--start', 'kaiser'), "start must be"),
     (('dd_distill', 'digits', '--inner', 'lion'), 'inner must be one of'),
     (('dd_distill', 'digits', '--eta', 0), 'eta must be a positive number'),

@@ -36,8 +36,8 @@ def mnist_like(monkeypatch):
     d = load_data('digits')
     def fake(name, **kw): return Data(d._train, d._test, name, d.classes, d.norm)
     monkeypatch.setattr(B, 'load_data', fake)
-    monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluation').evaluate.evaluate(s.changed(norm=d.norm), source, data, n, seed))
-    import dd_nb.evaluation as E
+    monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluate').evaluate.evaluate(s.changed(norm=d.norm), source, data, n, seed))
+    import dd_nb.evaluate as E
     monkeypatch.setattr(E, 'check_fits', lambda *a: None); monkeypatch.setattr(B, 'check_fits', lambda *a: None)
     monkeypatch.setattr(E, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
 
