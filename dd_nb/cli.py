@@ -524,7 +524,7 @@ def _print_result(recipe, syn, history, score, base, seed):
         spread = f' +- {s.std:.1%}' if len(s.all) > 1 else ''
         return f'{s.mean:6.1%}{spread}' + (f' ({s.remarks})' if s.remarks else '')
     for k,s in base.items(): print(f'  {k:26} {points(s)}')
-    asks = getattr(OBJECTIVES[recipe.objective], 'asks', 'test accuracy')
+    asks = OBJECTIVES[recipe.objective].asks
     print(f'  {"distilled":26} {points(score)}   {asks} of {recipe.net["name"]}; '
           f'{history.seconds[-1]:.0f} s of distilling, seed {seed}'
           + (f'; published {recipe.paper}' if recipe.paper else ''))

@@ -457,8 +457,9 @@ def _kind(name):
         return key
     ending = '/' if path.is_dir() else path.suffix.lower() if path.is_file() else ''
     if ending in READERS: return ending
-    names,ends = ([k for k in READERS if (k[0] == '.') == dot and k[0] != '/'] for dot in (False, True))
-    files = f', or an image folder, or a file that ends in {", ".join(sorted(ends))}' if ends else ''
+    # in an order that does not depend on which room was imported first
+    names,ends = (sorted(k for k in READERS if (k[0] == '.') == dot and k[0] != '/') for dot in (False, True))
+    files = f', or an image folder, or a file that ends in {", ".join(ends)}' if ends else ''
     near = difflib.get_close_matches(key, names, n=1)
     raise BadArgument('name', str(name), f'be one of {", ".join(names)}{files}',
                       f'did you mean {near[0]!r}?' if near else '')

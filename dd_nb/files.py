@@ -337,6 +337,13 @@ def _as_steps(steps, data, scale, labels_are, most):
                      order=None if again else torch.tensor(which)[:, None]*n + torch.arange(n),
                      meta=dict(data=data.describe()))
 
+# %% ../nbs/02a_files.ipynb #ab99cf76
+def _of_file(path, e):
+    "An error with the name of the file; a refusal of `labels_are` stays one, so that it can be renamed."
+    if isinstance(e, BadArgument) and e.name == 'labels_are':
+        return BadArgument(e.name, e.value, e.want, f'{e.hint}, in {str(path)!r}'.lstrip(', '))
+    return ValueError(f'{str(path)!r}: {e}')
+
 # %% ../nbs/02a_files.ipynb #83a4cc65
 def read_set(
     path:str|Path,          # `.safetensors` of ours, `.pt`, `.pth`, `.npz`, or a folder of a folder a class
@@ -361,7 +368,7 @@ def read_set(
     try:
         if got is None: return [_folder_pair(path, data, scale, labels_are)]
         if steps: return _as_steps(got, data, scale, labels_are, most)
-    except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
+    except (TypeError, ValueError) as e: raise _of_file(path, e) from e
     return [_file_pair(x, y, path, data, labels, scale, labels_are, most) for x,y in _sets_in(got, path)]
 
 # %% ../nbs/02a_files.ipynb #ad9ad584
@@ -420,4 +427,4 @@ def _file_pair(x, y, path, data, labels, scale, labels_are, most):
         if x.shape[1:] != tuple(data.shape): check_pair(x.to(data.dtype), y, data)   # says so
         x,y,form = _as_pair(x, y, data, scale, labels_are)
         return x,y.softmax(-1) if form == 'softmax' else y
-    except (TypeError, ValueError) as e: raise ValueError(f'{str(path)!r}: {e}') from e
+    except (TypeError, ValueError) as e: raise _of_file(path, e) from e

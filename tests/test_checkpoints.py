@@ -150,13 +150,13 @@ def test_a_damaged_state_is_passed_over(blobs, tmp_path):
 
 def test_a_full_disk_does_not_end_the_run(blobs, tmp_path, monkeypatch):
     "A state that cannot be written is said once; the run goes on, and the states before it stay."
-    from dd_nb import synthetic
+    from dd_nb import format
     real, n = os.fsync, []
     def fsync(fd):
         n.append(fd)
         if len(n) > 3: raise OSError(28, 'No space left on device')
         real(fd)
-    monkeypatch.setattr(synthetic.os, 'fsync', fsync)
+    monkeypatch.setattr(format.os, 'fsync', fsync)
     with pytest.warns(UserWarning, match='goes on without a new checkpoint: .*No space left') as said: syn = run(blobs, checkpoint=tmp_path/'run')[0]
     monkeypatch.undo()
     assert len(said) == 1 and len(n) > 5 and len(Checkpoints(tmp_path/'run').steps()) == 2
@@ -166,9 +166,9 @@ def test_a_full_disk_does_not_end_the_run(blobs, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_stops_the_run_before_it_starts(blobs, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
     with pytest.raises(ValueError, match=r"checkpoint '.*file' must be a folder that can be written to"): run(blobs, checkpoint=tmp_path/'file')
-    from dd_nb import synthetic
+    from dd_nb import format
     def refuse(*a, **k): raise PermissionError(13, 'Permission denied')
-    monkeypatch.setattr(synthetic.tempfile, 'mkstemp', refuse)
+    monkeypatch.setattr(format.tempfile, 'mkstemp', refuse)
     with pytest.raises(ValueError, match='must be a folder that can be written to.*Permission denied'): run(blobs, checkpoint=tmp_path/'run', cbs=[Stop(1, AssertionError)])
 
 

@@ -134,14 +134,14 @@ def test_what_does_not_fit_is_extrapolated_and_said(monkeypatch, capsys):
     monkeypatch.setattr(contenders, 'Worker', Fake)
     names = ['stepwise', 'whole graph', 'recompute', 'segments']
     task = dict(contenders._CONV, seed=0)
-    monkeypatch.setattr(contenders, '_free_memory', lambda device: 1e11)
+    monkeypatch.setattr(contenders, 'free_memory', lambda device: 1e11)
     mem = contenders._memory(task, (10, 100, 300, 1000), names, {'stepwise': 300, 'whole graph': 100}, 60, lambda what: None, 1)
     rows = mem['rows']
     assert [T for T, c in rows['stepwise'].items() if 'extrapolated' in c] == ['1000']
     assert [T for T, c in rows['whole graph'].items() if 'extrapolated' in c] == ['300', '1000']
     assert rows['whole graph']['1000']['bytes'] == pytest.approx(10**8 + 10**10)
     assert [t['met'] for t in mem['targets']] == [False]*5 and mem['targets'][0]['limit'] == 2*10**8 + 4.4*1000*100
-    monkeypatch.setattr(contenders, '_free_memory', lambda device: 1.25e9)
+    monkeypatch.setattr(contenders, 'free_memory', lambda device: 1.25e9)
     rows = contenders._memory(task, (10, 100, 300, 1000), names, {}, 60, lambda what: None, 1)['rows']
     assert rows['stepwise']['300']['extrapolated'] == 'too little free memory' and 'extrapolated' not in rows['stepwise']['10']
     print_hypergrad(dict(hypergrad(parts=(), progress=False), memory=mem))

@@ -278,7 +278,7 @@ def test_tensors_bad_input(args, kw, err, words):
 # ---- load_data: arguments ---------------------------------------------------------------------------------------------
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="^name must be one of digits, mnist, .*did you mean 'fashion_mnist'") as e: load_data('fashionmnist')
+    with pytest.raises(ValueError, match="^name must be one of cifar10, .*mnist, .*did you mean 'fashion_mnist'") as e: load_data('fashionmnist')
     assert '\n' not in str(e.value)
     with pytest.raises(ValueError, match="got 'quite-other'$"): load_data('quite-other')
     with pytest.raises(TypeError, match='name must be'): load_data(3)

@@ -11,7 +11,7 @@ from dd_nb.recipes import OBJECTIVES,get_recipe
 
 def test_the_loop_knows_no_method():
     import dd_nb
-    text = (Path(dd_nb.__file__).parent/'distill.py').read_text().lower()
+    text = (Path(dd_nb.__file__).parent/'distillation.py').read_text().lower()
     for word in ('kernel', 'gradientmatch', 'gradient_match', 'trajectory', 'distribution_matching', 'expert', 'frepo', 'poison', 'families'): assert word not in text
 
 def test_workflow():

@@ -401,7 +401,7 @@ class Evil:
     (lambda x, y: x[:7], 'labels must be given: the 7 images'),
     (lambda x, y: dict(weights=x), 'must hold a tensor of images'),
     (lambda x, y: 'text', 'must hold a tensor of images'),
-    (lambda x, y: (x.to(torch.int32), y), 'must hold images as floats or bytes'),
+    (lambda x, y: (x.to(torch.int32), y), 'images must be floats or bytes'),
     (lambda x, y: Evil(), 'cannot be read as tensors'),
 ])
 def test_bad_files(data, forty, tmp_path, what, match, monkeypatch):

@@ -36,7 +36,7 @@ def test_a_row_that_fails_says_where_and_the_next_one_runs(tmp_path):
     r = subprocess.run([sys.executable, '-c', code, str(ROOT/'tools')], cwd=tmp_path, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert r.returncode == 0, r.stderr
     rows = json.loads((tmp_path/'out/gpu.json').read_text())['parts']['p']
-    assert rows['bad']['fault'].startswith('ValueError: n_classes') and rows['bad']['place'].startswith('dd_nb/networks.py:')
+    assert rows['bad']['fault'].startswith('BadArgument: n_classes') and rows['bad']['place'].startswith('dd_nb/networks.py:')
     assert rows['good']['value'] == 1 and 'cut off' in rows['slow']['cut'] and rows['late']['cut'] == 'no time left'
 
 

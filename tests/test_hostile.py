@@ -10,7 +10,8 @@ from forge import Bomb, head_of, npy_claim, ours_again, png, torch_file
 from safetensors.torch import load as st_load
 from safetensors.torch import save as st_save
 
-from dd_nb.data import data_from_folder, load_data
+from dd_nb.data import load_data
+from dd_nb.readers import data_from_folder
 from dd_nb.files import read_set
 from dd_nb.evaluation import stored_source
 from dd_nb.format import FORMAT, digest, read_tensors, write_tensors

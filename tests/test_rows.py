@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd_nb import tables as T
+from dd_nb import rows as T
 from dd_nb.data import data_from_tensors,load_data
 from dd_nb.rows import data_from_table
 from dd_nb.text import load_text

@@ -32,7 +32,7 @@ def test_every_public_name_is_there(site):
     import dd_nb.all
     text = (site/'api.html').read_text()
     from importlib import import_module
-    for room in re.findall(r'^from \.(\w+) import \*', (root/'dd_nb'/'all.py').read_text(), re.M):
+    for room in re.findall(r'^from \.(\w+) import \*', (root/'dd_nb'/'all.py').read_text() + (root/'dd_nb'/'bench.py').read_text(), re.M):
         for name in import_module(f'dd_nb.{room}').__all__: assert f'id="{room}.{name}"' in text, name
     assert html.escape('outer learning rate of the images, Adam', quote=False) in text   # a docment of `distill`
     assert 'Synthetic.real' in text and dd_nb.all.Synthetic

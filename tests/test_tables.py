@@ -36,10 +36,10 @@ def mnist_like(monkeypatch):
     d = load_data('digits')
     def fake(name, **kw): return Data(d._train, d._test, name, d.classes, d.norm)
     monkeypatch.setattr(B, 'load_data', fake)
-    monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluate').evaluate.evaluate(s.changed(norm=d.norm), source, data, n, seed))
-    import dd_nb.evaluate as E
-    monkeypatch.setattr(E, 'check_fits', lambda *a: None); monkeypatch.setattr(B, 'check_fits', lambda *a: None)
-    monkeypatch.setattr(E, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
+    monkeypatch.setattr(B, 'evaluate', lambda s, source, data, n, seed: __import__('dd_nb.evaluation').evaluation.evaluate(s.changed(norm=d.norm), source, data, n, seed))
+    import dd_nb.evaluation as E, dd_nb.protocols as P
+    for room in (E, P, B): monkeypatch.setattr(room, 'check_fits', lambda *a: None)
+    monkeypatch.setattr(P, 'PROTOCOLS', dict(plain=SHORT, tuned=Protocol(epochs=2, lrs=(.01, .1)), augmented=Protocol(epochs=2, augment='standard')))
 
 
 def test_judge(tmp_path, mnist_like, capsys):

@@ -21,7 +21,7 @@ from dd_nb.kernel import FeatureRidge
 from dd_nb.networks import MLP, ConvNet, make_net
 from dd_nb.synthetic import Synthetic
 from dd_nb.ordinary import Judged,Stacked,accuracy,largest_share,not_trained,scored,train_on
-from dd_nb.train import _passes,_per_pass
+from dd_nb.ordinary import _passes,_per_pass
 from dd_nb.penultimate import Logits,features_of
 from dd_nb.trajectory_matching import record_experts
 from dd_nb.structure import functional

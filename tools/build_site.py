@@ -120,8 +120,8 @@ def described(o, md):
 def reference():
     "Every public name of every room, as nbdev documents it."
     import mistune
-    md, out = mistune.create_markdown(plugins=['table'], escape=False), ['<h1>Every public name</h1><p>What <code>from dd_nb.all import *</code> gives, room by room, and the commands: what each takes, in the words of its notebook.</p>']
-    rooms = re.findall(r'^from \.(\w+) import \*', (root/'dd_nb'/'all.py').read_text(encoding='utf-8'), re.M) + ['cli']
+    md, out = mistune.create_markdown(plugins=['table'], escape=False), ['<h1>Every public name</h1><p>What <code>from dd_nb.all import *</code> gives, room by room, then <code>from dd_nb.bench import *</code>, and the commands: what each takes, in the words of its notebook.</p>']
+    rooms = [m for name in ('all', 'bench') for m in re.findall(r'^from \.(\w+) import \*', (root/'dd_nb'/f'{name}.py').read_text(encoding='utf-8'), re.M)] + ['cli']
     pages = {m: p.stem for p in (root/'nbs').glob('[0-9]*.ipynb') for m in re.findall(r'#\| default_exp (\w+)', p.read_text(encoding='utf-8'))}
     for room in rooms:
         m = import_module(f'dd_nb.{room}')

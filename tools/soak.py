@@ -39,7 +39,8 @@ from layouts import one_layout
 
 import dd_nb
 from dd_nb.format import FORMAT, read_tensors, write_atomic
-from dd_nb.data import data_from_folder, data_from_tensors, load_data
+from dd_nb.data import data_from_tensors, load_data
+from dd_nb.readers import data_from_folder
 from dd_nb.checkpoints import Checkpoints
 from dd_nb.distillation import distill
 from dd_nb.files import check_pair,read_set

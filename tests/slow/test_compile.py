@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from test_unroll import INNERS, problem, rel, test_compiled_steps_give_the_same_gradient  # noqa: E402
+from test_unrolling import INNERS, problem, rel, test_compiled_steps_give_the_same_gradient  # noqa: E402
 
 import dd_nb.unrolling as unroll_room  # noqa: E402
 from dd_nb.unrolling import Unroll   # noqa: E402
