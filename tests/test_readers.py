@@ -2,6 +2,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 import warnings
 
 import numpy as np
@@ -361,7 +362,7 @@ def test_load_data_alone_reads_every_kind(tmp_path):
 
 def test_the_command_says_which_digits_it_takes(tmp_path):
     folder(tmp_path/'digits')
-    run = subprocess.run([sys.executable, '-c', 'from dd_nb.cli import dd_distill; dd_distill()', 'digits', '--iters', '1', '--net', 'MLP', '--quiet', '--size', '8'], capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run([Path(sys.executable).parent/'dd_distill', 'digits', '--iters', '1', '--net', 'MLP', '--quiet', '--size', '8'], capture_output=True, text=True, cwd=tmp_path)
     warned = [line for line in run.stderr.splitlines() if line.startswith('warning')]
     assert run.returncode == 0 and warned == ["warning: 'digits' is taken for the data set of that name, not for the folder here: that is './digits'"], run.stderr
 
