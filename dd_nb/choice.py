@@ -14,7 +14,7 @@ import torch
 from .core import check_number
 from .synthetic import Synthetic
 from .layers import differentiable
-from .structure import State,unstack
+from .structure import State
 from .train import prepared
 
 # %% ../nbs/06h_choice.ipynb #e3d594c1
@@ -52,7 +52,7 @@ def _graph_bytes(step, state, batch):
     except RuntimeError as e:
         if state.nets is None or 'saved tensor hooks' not in str(e): raise
         # an old torch does not look into vmap: so many times one network's
-        return state.nets*_graph_bytes(step, unstack(state)[0], batch)
+        return state.nets*_graph_bytes(step, state.first(), batch)
     return sum(n for n,_ in held.values())
 
 # %% ../nbs/06h_choice.ipynb #bef007e3
@@ -101,7 +101,8 @@ class Auto:
     def resolve(self, syn, state, steps:int, compile=False, augment=None) -> str:
         "The strategy for so many steps."
         bytes_of_weights = sum(v.nbytes for v in state.params.values())
-        key = str([syn.inner.name, syn.n_steps, list(syn.images.shape), state.nets, bytes_of_weights])
+        key = str([syn.inner, syn.bn, list(syn.batch(0)[0].shape), state.nets, bytes_of_weights, steps,
+                   compile, augment is not None])
         if key not in self.picks:
             self.picks[key] = pick_strategy(syn, state, self.memory, steps, compile, augment)
         self.pick = self.picks[key]

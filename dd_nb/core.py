@@ -289,3 +289,9 @@ def drawing(
 def generators() -> list:
     "Where torch's random generators stand: what has drawn from them has moved them."
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
+
+def drawn_since(
+    before:list,  # of `generators`
+) -> bool:
+    "Whether anything has drawn from torch's generators since."
+    return any(not torch.equal(a, b) for a,b in zip(before, generators()))

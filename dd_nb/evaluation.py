@@ -17,7 +17,7 @@ from .core import BadArgument,Given,check_count,in_threads,remark,tally,ticking
 from .data import Data,load_data,split_validation
 from .networks import make_net
 from .synthetic import Synthetic
-from .structure import can_stack,stack,unstack
+from .structure import alike,stack,unstack
 from .train import trained
 from .ordinary import largest_share,not_trained,scored
 from .inits import Mixture,RandomInit,judges,known_net,stored_init
@@ -262,8 +262,7 @@ def evaluate(
     for t in syn.parameters(): t.requires_grad_(False)
     # the seed is that of dropout
     states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]
-    first,n = states[0].net,len(states)
-    stacks = data.device.type != 'cpu' and n > 1 and can_stack(first) and all(s.net is first for s in states)
+    stacks = data.device.type != 'cpu' and len(states) > 1 and alike(states)
     if stacks: judged = _as_one(syn, states, data, batch_size)
     else: judged = _one_by_one(syn, states, data, batch_size, workers, progress)
     score = Score.of(judged, data)

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .core import BadArgument,Given,drawing,first_line,generators,remark
+from .core import BadArgument,Given,drawing,drawn_since,first_line,generators,remark
 from .layers import called,copied,differentiable,dtype_for,known_layers
 
 # %% ../nbs/06c_guard.ipynb #8a1fdcd2
@@ -116,7 +116,7 @@ class _Watched:
         stood = generators()
         with torch.set_grad_enabled(graph),_Writes(where) as writes:
             out,b = called(net, p, {k: v.detach().clone() for k,v in self.buffers.items()}, xs)
-        self.draws |= any(not torch.equal(a, b) for a,b in zip(stood, generators()))
+        self.draws |= drawn_since(stood)
         if ('x', '') in writes.seen or not torch.equal(xs.detach(), old):
             raise _Writing('net', Given(f'{self.name}, which changes it in place'),
                            'leave its input as it is', 'the images of S would drift')

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor,nn
 from torch.func import vmap
 
-from .core import drawing,generators,in_range
+from .core import drawing,drawn_since,generators,in_range
 from .data import Data
 from .rules import loss_fn
-from .layers import called,switched
 from .structure import State,stack,unstack
 from .penultimate import evaluating
 from .guard import check_logits,check_width
@@ -52,8 +51,7 @@ class _StepNoise:
         with drawing(int(torch.randint(2**62, (), generator=self.seeds))):
             before = generators()
             step()
-            if self.draws is None:
-                self.draws = any(not torch.equal(a, b) for a,b in zip(before, generators()))
+            if self.draws is None: self.draws = drawn_since(before)
 
 # %% ../nbs/06j_ordinary.ipynb #04a134ed
 class Stacked(nn.Module):
@@ -63,17 +61,15 @@ class Stacked(nn.Module):
     ):
         super().__init__()
         self.state = stack(states)
-        self.twin = self.state.net.twin('train'),   # in a tuple: not a part of this module
         learns = self.state.net.learns
         self.weights = nn.ParameterList(nn.Parameter(v, k in learns) for k,v in self.state.params.items())
         self.stats = self.state.buffers
 
     def forward(self, x):
-        def one(p, b, x): return called(*self.twin, p, b, x)
+        def one(p, b, x): return self.state.net.run('train', p, b, x)
         buffers = {k: v.detach().clone() for k,v in self.stats.items()}
         params = dict(zip(self.state.params, self.weights))
-        with switched(self.state.net.switches):
-            out,self.stats = vmap(one, randomness='different')(params, buffers, x)
+        out,self.stats = vmap(one, randomness='different')(params, buffers, x)
         return out
 
     def states(self) -> list:

@@ -13,7 +13,7 @@ from torch import Tensor,nn
 from torch.func import functional_call
 
 from .core import BadArgument,BadType,Given,first_line
-from .layers import differentiable,kernels
+from .layers import differentiable,kernels,switched,switches_of
 from .structure import State
 
 # %% ../nbs/06g_penultimate.ipynb #8a9f8bb9
@@ -65,11 +65,12 @@ def features_of(
     not called once."""
     if isinstance(net, State):
         if net.nets is not None: raise BadArgument('net', Given(f'{net.nets} stacked ones'), 'be one network')
-        twin,tensors = net.net.twin('batch' if net.bn == 'batch' else 'eval'),{**net.params, **net.buffers}
+        twin,tensors = net.net.twin(net.eval_mode),{**net.params, **net.buffers}
+        switches = net.net.switches
         def run(): return functional_call(twin, tensors, (x,))
         name = net.net.once('head', lambda: _find_head(twin, tensors, x[:2])) if layer is None else layer
     else:
-        twin,name = net,layer
+        twin,name,switches = net,layer,switches_of(net)
         if layer is None:
             tensors = dict([*net.named_parameters(), *net.named_buffers()])
             with evaluating(net): name = _find_head(net, tensors, x[:2])
@@ -85,7 +86,7 @@ def features_of(
     def note(m, args, kwargs): got.append([*args, *kwargs.values()][0])
     hook = twin.get_submodule(name).register_forward_pre_hook(note, with_kwargs=True)
     try:
-        with kernels(twin),evaluating(net): run()
+        with switched(switches),evaluating(net): run()
     finally: hook.remove()
     if len(got) != 1 or not torch.is_tensor(got[0]) or got[0].dim() < 2 or len(got[0]) != len(x):
         raise BadArgument('layer', Given(f'{name!r}, which is called {len(got)} times'),

@@ -25,7 +25,6 @@ from .networks import make_net
 from .synthetic import Synthetic
 from .files import check_pair
 from .rules import loss_fn
-from .structure import can_stack
 from .guard import check_logits,check_width
 from .ordinary import Stacked,scored,train_on
 from .inits import RandomInit,Source,judges
@@ -199,7 +198,7 @@ def _accuracies(jobs, data, protocol, augment, workers, tell):
     state,x,y,_ = jobs[0]
     with torch.no_grad(): have = check_logits(state(x[:2]), len(x[:2]))
     check_width(have, data.n_classes, y.dim() == 2)
-    if data.device.type != 'cpu' and can_stack(state.net):
+    if data.device.type != 'cpu' and state.net.stackable:
         return list(_set_by_set(jobs, data, protocol, augment, tell))
     def one(job):
         state,x,y,seed = job

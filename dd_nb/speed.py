@@ -17,7 +17,7 @@ from .core import BadArgument,BadType,Given,drawing,first_line,in_threads
 from .synthetic import Synthetic
 from .rules import loss_fn
 from .layers import differentiable
-from .structure import State,stack
+from .structure import State,alike,stack
 from .guard import leaves_of
 
 # %% ../nbs/06d_speed.ipynb #7d098542
@@ -116,7 +116,7 @@ def real_loss(
     """Mean cross-entropy of a network in eval mode, a chunk of examples at a time; differentiable once with
     respect to the state."""
     x = channels_last(state, x)
-    facts = state.net.found.get('facts')
+    facts = state.net.facts
     whole = chunk is None or facts and facts.encloses or x.requires_grad or y.requires_grad
     if whole or y.shape[1 if state.nets else 0] <= max(chunk, 3) or not _is_separable(state, x):
         return _loss_of(state, x, y)
@@ -147,7 +147,7 @@ def compiled(
     inputs = ((v.shape, v.dtype, v.device, v.stride()) for v in args)
     key = 'compiled',key,loss_fn,torch.get_num_threads(),*inputs   # code is made for a number of threads
     if key not in net.found:
-        with _COMPILING: g = net.once(key, lambda: _compile(f, args))
+        with _COMPILING: net.once(key, lambda: _compile(f, args))
     if (g := net.found[key]) is None: return f(*args)
     # the same mode in every thread: another one would compile again
     with torch.no_grad(): return g(*args)
@@ -176,8 +176,7 @@ def hypergradients(
         raise BadArgument('stacked', Given(type(objective).__name__),
                           'be left out for an objective whose class does not say `stacks = True`')
     if stacked is None:
-        stacked = len(states) > 1 and syn.images.is_cuda and can and states[0].net.stackable
-        stacked = stacked and all(s.net is states[0].net for s in states)
+        stacked = len(states) > 1 and syn.images.is_cuda and can and alike(states)
     if stacked: states,batches = [stack(states)],[tuple(torch.stack(v) for v in zip(*batches))]
     def one(args):
         with torch.enable_grad(): loss = objective(syn, *args)

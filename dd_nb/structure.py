@@ -8,6 +8,7 @@ __all__ = ['State', 'functional', 'real_dtype', 'stack', 'unstack']
 # %% ../nbs/06f_structure.ipynb #54f09d13
 import copy,hashlib,io,pickle,threading,types
 from dataclasses import dataclass,field,fields,replace
+from functools import cached_property
 
 import torch
 from fastcore.basics import patch
@@ -19,15 +20,53 @@ from .networks import spec_of
 from .batchnorm import norm_layers,set_mode
 from .layers import called,check_kind,copied,dtype_for,known_layers,plain,readied,switched,switches_of
 
+# %% ../nbs/06f_structure.ipynb #33320c07
+def can_stack(
+    net:nn.Module,  # any network
+) -> bool:
+    "Whether networks of this structure can be trained as one: vmap knows no recurrent layers."
+    return not any(isinstance(m, nn.RNNBase) for m in net.modules())
+
+# %% ../nbs/06f_structure.ipynb #26302243
+class Looks:
+    "What is known of a module by looking at it, once."
+    def __init__(self, module): self.module = module
+
+    @property
+    def name(self) -> str:
+        "The class of the network."
+        return type(self.module).__name__
+    @cached_property
+    def known(self) -> bool:
+        "Whether all layers are known, so that a forward pass writes into nothing but buffers."
+        return known_layers(self.module)
+    @cached_property
+    def switches(self) -> list:
+        "What has to be switched off while it is called."
+        return switches_of(self.module)
+    @cached_property
+    def learns(self) -> set:
+        "Names of the parameters that are trained; the others are frozen, and stay as they are."
+        return {k for k,p in self.module.named_parameters() if p.requires_grad}
+    @cached_property
+    def norm(self) -> dict:
+        "The layers that keep running statistics, by name."
+        return norm_layers(self.module)
+    @cached_property
+    def stackable(self) -> bool:
+        "Whether networks of this structure can be trained as one."
+        return can_stack(self.module)
+    def __repr__(self): return repr(self.module)
+
 # %% ../nbs/06f_structure.ipynb #6425e91c
-class Net:
+class Net(Looks):
     "The structure of a network, and whatever has been found out about it; its own tensors do not matter."
     def __init__(self,
         module:nn.Module,  # of `readied`
         kept:tuple=(),     # objects that must live as long as it is known by their addresses
     ):
-        self.module,self.kept = module,kept
-        self.found,self.own = {},threading.local()
+        super().__init__(module)
+        self.kept,self.found,self.own = kept,{},threading.local()
 
     def once(self,
         what,   # hashable
@@ -49,46 +88,10 @@ class Net:
         "A forward pass in this mode: the output and the new buffers."
         with switched(self.switches): return called(self.twin(mode), params, buffers, x)
 
-    def __repr__(self): return repr(self.module)
-
-# %% ../nbs/06f_structure.ipynb #33320c07
-def can_stack(
-    net:nn.Module,  # any network
-) -> bool:
-    "Whether networks of this structure can be trained as one: vmap knows no recurrent layers."
-    return not any(isinstance(m, nn.RNNBase) for m in net.modules())
-
-# %% ../nbs/06f_structure.ipynb #26302243
-@patch(as_prop=True)
-def name(self:Net) -> str:
-    "The class of the network."
-    return type(self.module).__name__
-
-@patch(as_prop=True)
-def known(self:Net) -> bool:
-    "Whether all layers are known, so that a forward pass writes into nothing but buffers."
-    return self.once('known', lambda: known_layers(self.module))
-
-@patch(as_prop=True)
-def switches(self:Net) -> list:
-    "What has to be switched off while it is called."
-    return self.once('switches', lambda: switches_of(self.module))
-
-@patch(as_prop=True)
-def norm(self:Net) -> dict:
-    "The layers that keep running statistics, by name."
-    return self.once('norm', lambda: norm_layers(self.module))
-
-@patch(as_prop=True)
-def stackable(self:Net) -> bool:
-    "Whether networks of this structure can be trained as one."
-    return self.once('stackable', lambda: can_stack(self.module))
-
-@patch(as_prop=True)
-def learns(self:Net) -> set:
-    "Names of the parameters that are trained; the others are frozen, and stay as they are."
-    def find(): return {k for k,p in self.module.named_parameters() if p.requires_grad}
-    return self.once('learns', find)
+    @property
+    def facts(self):
+        "What its first passes have told ([06c_guard](06c_guard.ipynb)), or None before them."
+        return self.found.get('facts')
 
 # %% ../nbs/06f_structure.ipynb #b2a42724
 _TORCHS = set(vars(nn.Module()))   # what every module has
@@ -185,7 +188,7 @@ class State:
         train:bool=False,   # train mode (dropout, batch statistics) or eval mode
     ) -> Tensor:            # (n, classes) logits; (nets, n, classes) for stacked networks
         "The network's output for a batch. The state's buffers are never written to."
-        mode = self.train_mode if train else 'batch' if self.bn == 'batch' else 'eval'
+        mode = self.train_mode if train else self.eval_mode
         params,buffers = self.params,self.buffers
         if not self.net.known: params = cloned(params)   # other code may write into whatever it is handed
         if train or not self.net.known: buffers = cloned(buffers)
@@ -197,6 +200,10 @@ class State:
     def train_mode(self) -> str:
         "The mode in which it is trained."
         return 'frozen' if self.bn == 'frozen' else 'train'
+    @property
+    def eval_mode(self) -> str:
+        "The mode in which it is used."
+        return 'batch' if self.bn == 'batch' else 'eval'
 
 # %% ../nbs/06f_structure.ipynb #136ba013
 def cloned(
@@ -323,3 +330,15 @@ def unstack(
         params,buffers,opt = (all_of(i, d) for d in (state.params, state.buffers, state.opt))
         return replace(state, params=params, buffers=buffers, opt=opt, nets=None)
     return [one(i) for i in range(state.nets)]
+
+# %% ../nbs/06f_structure.ipynb #6f2a1292
+def alike(
+    states:list,  # networks
+) -> bool:
+    "Whether networks can be stacked: they are of one structure, and `vmap` can run it."
+    return states[0].net.stackable and all(s.net is states[0].net for s in states)
+
+@patch
+def first(self:State) -> State:
+    "The network, or the first of stacked ones."
+    return self if self.nets is None else unstack(self)[0]

@@ -136,16 +136,22 @@ def shape(self:Synthetic) -> tuple:
     return tuple(self.images.shape[2:])
 
 # %% ../nbs/02_synthetic.ipynb #b1e39126
+def taken(
+    v:Tensor,            # (steps, n, ...)
+    order:Tensor|None,   # (T, b) which of the steps * n examples each step takes; None: the steps in turn
+    t:int,               # inner step
+) -> Tensor:             # (n, ...), or (b, ...) with an `order`
+    "What inner step `t` takes of all examples."
+    return v[t % len(v)] if order is None else v.flatten(0, 1)[order[t]]
+
+# %% ../nbs/02_synthetic.ipynb #2292a04d
 @patch
 def batch(self:Synthetic,
     t:int,   # inner step, 0 .. n_steps - 1
 ) -> tuple:  # images (n, ...), labels (n,) or (n, classes), step size (); b in place of n with an `order`
     """What inner step `t` trains on: the examples `order[t]` or, in the paper's fixed order, step
     `t % steps` of epoch `t // steps`."""
-    if self.order is None: return self.images[t % self.steps], self.labels[t % self.steps], self.lrs[t]
-    i = self.order[t]
-    x,y = self.images.flatten(0, 1),self.labels.flatten(0, 1)
-    return x.index_select(0, i), y.index_select(0, i), self.lrs[t]
+    return taken(self.images, self.order, t),taken(self.labels, self.order, t),self.lrs[t]
 
 # %% ../nbs/02_synthetic.ipynb #830fc4c9
 @patch

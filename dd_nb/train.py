@@ -6,7 +6,6 @@
 __all__ = ['train_step', 'trained']
 
 # %% ../nbs/06b_train.ipynb #2359092f
-import numbers
 from dataclasses import dataclass,replace
 
 import torch
@@ -14,12 +13,12 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.func import vmap
 
-from .core import BadArgument,BadType,Given,drawing,generators,ticking
-from .synthetic import Inner,Synthetic
+from .core import BadArgument,BadType,Given,drawing,drawn_since,generators,is_whole,ticking
+from .synthetic import Inner,Synthetic,taken
 from .batchnorm import norm_stats
 from .rules import Rule,check_precision,loss_fn,rule_of
 from .layers import switched
-from .structure import State,cloned,functional,real_dtype,unstack
+from .structure import State,cloned,functional,real_dtype
 from .guard import check_door,check_twice,check_width
 from .speed import channels_last,compiled
 
@@ -97,9 +96,8 @@ def started(
     rule:Rule,    # whose slots are wanted
 ) -> State:
     "The state with the slots of a rule; those that it has not got yet are zero."
-    zeros = {k: torch.zeros_like(v) for k,v in state.params.items()} if rule.slots else {}
-    opt = {s: state.opt[s] if s in state.opt else dict(zeros) for s in rule.slots}
-    return replace(state, opt=dict(opt, n=state.opt.get('n', 0)))
+    def slot(s): return state.opt.get(s) or {k: torch.zeros_like(v) for k,v in state.params.items()}
+    return replace(state, opt=dict({s: slot(s) for s in rule.slots}, n=state.opt.get('n', 0)))
 
 def _augmented(augment, x):
     "An augmented batch, and whether that has drawn random numbers."
@@ -107,7 +105,7 @@ def _augmented(augment, x):
     with drawing(0),torch.no_grad():
         before = generators()
         x = augment(x)
-        return x,any(not torch.equal(a, b) for a,b in zip(before, generators()))
+        return x,drawn_since(before)
 
 def step_of(
     state:State,          # about to be trained
@@ -120,14 +118,17 @@ def step_of(
     "The step that trains such a network. Raises BadArgument for one whose training would be wrong."
     step = Step(rule_of(inner), augment, compile=compile)
     step._check(state)
-    net,first = state.net,state if state.nets is None else unstack(state)[0]
-    x,noisy = _augmented(augment, x)
-    train,eval = net.twin(state.train_mode),net.twin('eval')
-    parts = first.params,first.buffers,x
+    net,(x,noisy) = state.net,_augmented(augment, x)
+    def door():
+        one = state.first()
+        return check_door(net.twin(state.train_mode), net.twin('eval'), one.params, one.buffers, x)
+    def second():
+        one = state.first()
+        check_twice(net.twin(state.train_mode), one.params, one.buffers, x, net.twin('eval'))
     with switched(net.switches):
-        facts = net.once('facts', lambda: check_door(train, eval, *parts))
-        if twice: net.once('twice', lambda: check_twice(train, *parts, eval))
-    noisy = noisy or facts.draws
+        net.once('facts', door)
+        if twice: net.once('twice', second)
+    noisy = noisy or net.facts.draws
     if compile and noisy:
         raise BadArgument('compile', Given('a network with dropout or a random augmentation'),
                           'be False for a training step that draws random numbers')
@@ -165,8 +166,7 @@ class Schedule:
     lay:object=None         # function that lays out a batch as is fastest, or None
 
     def __getitem__(self, t:int) -> tuple:
-        if self.order is None: x,y = (v[t % len(self.images)] for v in (self.images, self.labels))
-        else: x,y = (v.flatten(0, 1)[self.order[t]] for v in (self.images, self.labels))
+        x,y = (taken(v, self.order, t) for v in (self.images, self.labels))
         return x if self.lay is None else self.lay(x),y,self.lrs[t]
 
     def add(self, total, t, g):
@@ -190,7 +190,7 @@ def prepared(
     lay = None if augment is not None else lambda x: channels_last(state, x)
     schedule = Schedule(syn.images, syn.labels, syn.lrs, syn.order, lay)
     step = step_of(state, schedule[0][0], syn.inner, augment, compile, twice)
-    check_width(state.net.found['facts'].width, syn.n_classes, syn.labels.is_floating_point())
+    check_width(state.net.facts.width, syn.n_classes, syn.labels.is_floating_point())
     return step,schedule,_seeded_if_noisy(started(state, step.rule), step)
 
 # %% ../nbs/06b_train.ipynb #be8965ed
@@ -205,7 +205,7 @@ def check_start(
         raise BadArgument('start', Given('None'), f'be given for a network that has made {n} of {T} steps',
                           f"start={n} goes on with S's order and step sizes there, start=0 begins them anew")
     start = 0 if start is None else start
-    if isinstance(start, bool) or not isinstance(start, numbers.Integral) or not 0 <= start <= T:
+    if not is_whole(start) or not 0 <= start <= T:
         raise BadArgument('start', start, f'be an inner step in 0..{T}')
     return int(start)
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from .core import BadArgument,BadType,Given,check_choice,check_count,drawing,is_whole
 from .synthetic import Synthetic
 from .layers import called,differentiable,switched
-from .structure import State,cloned,unstack
+from .structure import State,cloned
 from .guard import leaves_of
 from .speed import compiled,real_loss
 from .train import Schedule,Step,check_start,prepared,ready
@@ -207,14 +207,14 @@ def _enclosed(step, state, x):
     """Learned tensors that a step uses though they are none of its inputs: what an augmentation or a network
     encloses, or a rate of the inner optimiser that is a tensor."""
     rates = [v for v in vars(step.rule.inner).values() if torch.is_tensor(v) and v.requires_grad]
-    found,x,encloses = leaves_of(rates),x.detach(),state.net.found['facts'].encloses
+    found,x,encloses = leaves_of(rates),x.detach(),state.net.facts.encloses
     if step.augment is not None or encloses:
         with drawing(0),torch.enable_grad():
             if step.augment is not None:
                 x = step.augment(x)
                 found += leaves_of([x])
             if encloses:
-                one = (state if state.nets is None else unstack(state)[0]).detached()
+                one = state.first().detached()
                 with switched(state.net.switches):
                     net = state.net.twin(state.train_mode)
                     params,buffers = (cloned(d) for d in (one.params, one.buffers))
@@ -243,13 +243,13 @@ class Asked:
 
     def _check(self): "Said last, under 'What is refused'."
 
-    def window_of(self, state, T):
+    def window_of(self, state, begin, T):
         "The state, perhaps with a seed for the place, and first and last step of the window."
-        if self.window is None or self.window >= T: return state,0,T
+        if self.window is None or self.window >= T - begin: return state,begin,T
         if self.place == 'last': return state,T - self.window,T
         if state.seed is None: state = replace(state, seed=int(torch.randint(2**62, ())))
         g = torch.Generator().manual_seed(state.seed)
-        end = int(torch.randint(self.window, T+1, (), generator=g))
+        end = int(torch.randint(begin + self.window, T+1, (), generator=g))
         return state,end - self.window,end
 
     def times(self, begin, T, end) -> list:
@@ -283,8 +283,8 @@ def unroll(
     asked._check()
     begin,T = check_start(syn, state, start),syn.n_steps
     step,schedule,s = prepared(syn, state, augment, compile, twice=True)
-    s,t0,end = asked.window_of(s, T)
-    t0,times = max(t0, begin),asked.times(begin, T, end)
+    s,t0,end = asked.window_of(s, begin, T)
+    times = asked.times(begin, T, end)
     if strategy == 'auto': strategy = Auto(memory)
     if isinstance(strategy, Auto): strategy = strategy.resolve(syn, state, end - t0, compile, augment)
     for t in range(begin, t0): s = step(s, *schedule[t]).detached()

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from test_distillation import mlp, run
 
 from dd_nb.checkpoints import CannotGoOn, Checkpoints, Interrupted, forget_run, run_states
 from dd_nb.distillation import StopDistill, distill
@@ -14,15 +15,6 @@ from dd_nb.inits import FixedInit,RandomInit
 from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
 from dd_nb.unrolling import Unroll
-
-
-def mlp(seed=0): return MLP((6,), 3, seed=seed)
-
-
-def run(blobs, **kw):
-    syn = kw.pop('syn', None) or Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
-    kw = dict(iters=40, batch_size=32, progress=False, every=10) | kw
-    return syn, distill(syn, kw.pop('source', FixedInit(mlp())), blobs, **kw)
 
 
 def sources():

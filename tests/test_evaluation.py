@@ -108,3 +108,19 @@ def test_data_by_name_must_be_those_the_set_was_made_for(data, monkeypatch):
     assert evaluate(syn).mean < .5
     monkeypatch.setattr(E, 'load_data', lambda *a, **kw: other(1))
     with pytest.raises(ValueError, match='data must be given'): evaluate(syn)
+
+
+def test_networks_are_stacked_where_they_are_alike():
+    "What decides on a GPU whether networks are judged as one: their structure, and whether vmap knows its layers."
+    from torch import nn
+
+    from dd_nb.networks import MLP
+    from dd_nb.structure import alike, functional
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(4, 3, batch_first=True)
+        def forward(self, x): return self.rnn(x)[0][:, -1]
+    small, large = (functional(MLP((4,), 3, hidden=(n,))) for n in (2, 5))
+    assert alike([small]) and alike([small, functional(MLP((4,), 3, hidden=(2,)))])
+    assert not alike([small, large]) and not alike([functional(Recurrent())]*2)

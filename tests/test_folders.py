@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_files import colour, level, same_set
+from test_files import colour, data, level, same_set, syn   # noqa: F401 - fixtures among them
 
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.files import read_set
@@ -13,18 +13,6 @@ from dd_nb.folders import LABELS_FILE, SCALE_FILE, folder_names
 from dd_nb.synthetic import Synthetic
 
 FASHION = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
-
-
-@pytest.fixture(scope='module')
-def data(): return load_data('digits', size=8)
-
-
-@pytest.fixture(scope='module')
-def syn(data):
-    "Images that reach beyond black and white, as learned ones do."
-    s = Synthetic.real(data, ipc=1, steps=3, epochs=2, lr=.02)
-    s.images.data.add_(.3*torch.randn(s.images.shape, generator=torch.Generator().manual_seed(0)))
-    return s
 
 
 @pytest.fixture

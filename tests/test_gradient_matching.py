@@ -4,25 +4,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from objectives import batch, data, set64, smooth, state64   # noqa: F401 - fixtures among them
 
 import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.augment import Siamese,standard_augment
 from dd_nb.distillation import distill
 from dd_nb.gradient_matching import GradientMatch, by_class, gradient_distance
 from dd_nb.inits import RandomInit
-from dd_nb.networks import ConvNet
 from dd_nb.synthetic import Synthetic
 from dd_nb.structure import functional
 from dd_nb.rules import loss_fn
-
-
-@pytest.fixture(scope='module')
-def data(digits): return digits
-@pytest.fixture(scope='module')
-def batch(digits64): return digits64
-def smooth(data, seed=0, **kw): return ConvNet(data.shape, data.n_classes, width=6, depth=1, act='softplus', seed=seed, **kw)
-def state64(data, **kw): return functional(smooth(data, **kw).double())
-def set64(data, ipc=2, **kw): return Synthetic.real(data, ipc=ipc, **kw).to(dtype=torch.float64)
 
 
 def test_gradient_distance():

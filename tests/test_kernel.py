@@ -4,27 +4,18 @@ import math
 import pytest
 import torch
 from torch import nn
+from objectives import batch, data, relative, set64, smooth, state64   # noqa: F401 - fixtures among them
 
 import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.data import split_validation
 from dd_nb.distillation import distill
 from dd_nb.inits import RandomInit
 from dd_nb.kernel import FeatureRidge, KernelRidge, centred, fc_kernel, ridge
-from dd_nb.networks import MLP, ConvNet
+from dd_nb.networks import MLP
 from dd_nb.pools import AgingPool
 from dd_nb.synthetic import Synthetic
 from dd_nb.penultimate import features_of
 from dd_nb.structure import functional
-
-
-@pytest.fixture(scope='module')
-def data(digits): return digits
-@pytest.fixture(scope='module')
-def batch(digits64): return digits64
-def smooth(data, seed=0, **kw): return ConvNet(data.shape, data.n_classes, width=6, depth=1, act='softplus', seed=seed, **kw)
-def state64(data, **kw): return functional(smooth(data, **kw).double())
-def set64(data, ipc=2, **kw): return Synthetic.real(data, ipc=ipc, **kw).to(dtype=torch.float64)
-def relative(a, b): return ((a - b).norm()/b.norm()).item()
 
 
 def test_fc_kernel_is_the_limit_of_wide_networks():

@@ -6,27 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from objectives import data, set64, smooth   # noqa: F401 - fixtures among them
 
 from dd_nb.data import data_from_tensors, load_data, split_validation
 from dd_nb.distillation import distill
 from dd_nb.ordinary import accuracy
 from dd_nb.inits import RandomInit, judges
-from dd_nb.networks import MLP, ConvNet
+from dd_nb.networks import MLP
 from dd_nb.synthetic import Synthetic
 from dd_nb.format import read_tensors,write_tensors
 from dd_nb.trajectory_matching import Experts, TrajectoryMatch, parameter_distance, record_experts
 from dd_nb.structure import functional
 from dd_nb.train import trained
-
-
-@pytest.fixture(scope='module')
-def data(digits): return digits
-@pytest.fixture(scope='module')
-def batch(digits64): return digits64
-def smooth(data, seed=0, **kw): return ConvNet(data.shape, data.n_classes, width=6, depth=1, act='softplus', seed=seed, **kw)
-def state64(data, **kw): return functional(smooth(data, **kw).double())
-def set64(data, ipc=2, **kw): return Synthetic.real(data, ipc=ipc, **kw).to(dtype=torch.float64)
-def relative(a, b): return ((a - b).norm()/b.norm()).item()
 
 
 @pytest.fixture(scope='module')

@@ -416,6 +416,10 @@ def test_windows_cut_the_gradient_and_nothing_else(strategy):
     assert ends == set(range(5, 13))                                         # every place, none twice as long
     whole, exact = (torch.autograd.grad(unroll(syn, state, term, strategy, window=k), syn.images)[0] for k in (12, None))
     assert torch.equal(whole, exact)
+    ends = set()
+    for seed in range(40):   # a window lies within what is left of a training that has begun
+        unroll(syn, replace(start, seed=seed), lambda s: ends.add(s.opt['n']) or term(s), strategy, window=3, start=7)
+    assert ends == {10, 11, 12}
 
 
 def test_what_is_kept():
