@@ -1,6 +1,8 @@
 "Every public name of every room: `from dd_nb.all import *`."
 # %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
 from .core import *
+from .rules import *
+from .parametrise import *
 from .normalise import *
 from .data import *
 from .pictures import *
@@ -14,7 +16,6 @@ from .format import *
 from .folders import *
 from .files import *
 from .batchnorm import *
-from .rules import *
 from .layers import *
 from .structure import *
 from .penultimate import *

@@ -8,12 +8,14 @@ __all__ = ['Checkpoints', 'Interrupted', 'CannotGoOn']
 # %% ../nbs/03a_checkpoints.ipynb #213d8a86
 import re,secrets,signal,threading,warnings
 from dataclasses import asdict,replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from fastcore.basics import patch
 
 from .core import check_count,first_line
+from .parametrise import Pixels,spec_of_param
 from .format import read_tensors,write_atomic,write_tensors
 
 # %% ../nbs/03a_checkpoints.ipynb #550eac7b
@@ -129,7 +131,7 @@ def _fits(loop, tensors):
     "Tensors like those that are learned, on their device. Raises ValueError for others."
     if {k: v.shape for k,v in tensors.items()} != {k: p.shape for k,p in loop.params.items()}:
         raise ValueError('its tensors have other shapes')
-    return {k: v.to(loop.syn.images.device) for k,v in tensors.items()}
+    return {k: v.to(loop.syn.raw_lrs.device) for k,v in tensors.items()}
 
 def _restore(loop, saved):
     "Put what `run_state` gave back into a loop."
@@ -161,6 +163,11 @@ def _to_four_digits(tensors):
 SETTINGS = '''iters batch_size lr lr_lrs lr_labels betas schedule n_nets n_valid every n_eval keep average
     seed'''.split()
 
+def _named(f):
+    "A function by its name, and by what `functools.partial` has filled in."
+    if not isinstance(f, partial): return getattr(f, '__qualname__', type(f).__qualname__)
+    return ' '.join([_named(f.func), *map(str, f.args), *(f'{k}={v}' for k,v in sorted(f.keywords.items()))])
+
 def known_by(
     loop,        # a loop that is about to begin, with the arguments of `distill` as attributes
     saved=None,  # a state that it may go on from
@@ -173,12 +180,14 @@ def known_by(
     cut = [clip.factor, clip.decay, clip.patience, clip.max_norm]
     objective = re.sub(r' at 0x\w+', '', loop.objective.settings())
     begun = {k: getattr(syn, k) for k in ('images', 'labels', 'lrs', 'order')}
-    run |= dict(data=loop.data.name, images=list(syn.images.shape), learn=list(syn.learn),
+    run |= dict(data=loop.data.name, images=list(syn.dims), learn=list(syn.learn),
                 inner=asdict(syn.inner), bn=syn.bn, clip=cut, objective=objective,
                 examples=len(loop.data.y_train), start=_to_four_digits(begun))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''):
         run['start'] = syn.meta['start']   # S as the call left it that was cut off
     if loop.balanced: run['balanced'] = True
+    if loop.outer is not None: run['outer'] = _named(loop.outer)
+    if not isinstance(syn.param, Pixels): run['param'] = spec_of_param(syn.param)
     if not loop.checkpoint: return run
     rates = [float(loop.rate(i*loop.iters//8, loop.iters)) for i in range(8)]
     return run | dict(rates=rates, real=loop.data.digest)
@@ -269,8 +278,8 @@ def _check_same(run, before, path):
 
 def _check_shapes(loop, saved):
     "Raise ValueError if Adam's memory or the snapshots are of other shapes than what they belong to."
-    for i,p in enumerate(loop.params.values()):
+    for i,p in enumerate(loop.params.values() if loop.outer is None else ()):
         if any(v.dim() and v.shape != p.shape for v in saved['opt']['state'].get(i, {}).values()):
             raise ValueError('its optimiser has other shapes')
-    if any(x.shape != loop.syn.images.shape for _,x in saved['history']['snapshots']):
+    if any(x.shape != loop.syn.dims for _,x in saved['history']['snapshots']):
         raise ValueError('its snapshots have other shapes')

@@ -140,7 +140,7 @@ class Watch:
     def draw(self, loop):
         import matplotlib.pyplot as plt
         from IPython.display import display
-        h,k = loop.history,min(self.images, loop.syn.images.shape[1])
+        h,k = loop.history,min(self.images, loop.syn.dims[1])
         fig = plt.figure(figsize=(9, 3.2), layout='constrained')
         plt.close(fig)
         grid = fig.add_gridspec(2, 2*k, height_ratios=(2, 1))
@@ -382,8 +382,12 @@ def begin(self:Loop):
     "The variables that change: those of a new run, or of the one that is taken up."
     self.params = self.syn.named_parameters()
     own = dict(images=self.lr, raw_labels=self.lr if self.lr_labels is None else self.lr_labels)
-    groups = [dict(params=[p], lr=own.get(k, self.lr_lrs)) for k,p in self.params.items()]
-    self.opt = torch.optim.Adam(groups, betas=self.betas)
+    def rate(k):
+        kind,_,name = k.partition('.')
+        return own.get(kind, self.lr_lrs)*(self.syn.param.rate(name) if kind == 'images' else 1)
+    groups = [dict(params=[p], lr=rate(k)) for k,p in self.params.items()]
+    self.opt = torch.optim.Adam(groups, betas=self.betas) if self.outer is None else self.outer(groups)
+    self.check_optimiser()
     for g in self.opt.param_groups: g['initial_lr'] = g['lr']   # as torch's schedules call it
     self.gen = torch.Generator(device=self.data.device).manual_seed(self.seed)   # of the batches
     self.noise = torch.Generator().manual_seed(self.seed)   # of dropout, augmentation and windows
@@ -420,6 +424,7 @@ def distill(
     lr_lrs:float=.01,        # of the raw step sizes, and of BatchNorm's statistics where they are learned
     lr_labels:float|None=None, # outer learning rate of soft labels; by default that of the images
     betas:tuple=(.5, .99),   # of the outer Adam; short memories suit a rough loss
+    outer=None,              # function of parameter groups to a torch optimiser; None: Adam with these betas
     schedule='cosine',       # 'cosine', 'constant', or a function (it, iters) -> factor on both rates
     clip=2.,                 # cut the hypergradient's norm at so many running means; or None, or a `GradClip`
     n_nets:int=1,            # networks an outer step, averaged
@@ -505,6 +510,8 @@ def check(self:Loop):
 @patch
 def check_outer(self:Loop):
     "Raise BadArgument for an outer optimiser that cannot be: schedule, momenta, clipping, precision."
+    if self.outer is not None and not callable(self.outer):
+        raise BadType('outer', self.outer, 'be a function of parameter groups, such as torch.optim.SGD')
     want = f'be one of {", ".join(SCHEDULES)} or a function of (it, iters)'
     if isinstance(self.schedule, str):
         if self.schedule not in SCHEDULES: raise BadArgument('schedule', self.schedule, want)
@@ -515,6 +522,19 @@ def check_outer(self:Loop):
     with renaming(factor='clip: factor'):
         self.clip = self.clip.fresh() if isinstance(self.clip, GradClip) else GradClip(self.clip)
     dtype = self.dtype or self.data.dtype
-    if torch.tensor(1e-8, dtype=dtype) == 0:
+    if self.outer is None and torch.tensor(1e-8, dtype=dtype) == 0:
         raise BadArgument('dtype', dtype, "be a floating-point type in which Adam's eps of 1e-8 is not 0, "
                                           'such as torch.float32')
+
+@patch
+def check_optimiser(self:Loop):
+    "Raise BadArgument for an outer optimiser that does not take steps by the gradients that it finds."
+    name = type(self.opt).__name__
+    if not isinstance(self.opt, torch.optim.Optimizer):
+        raise BadType('outer', Given(f'a function that returns {name}'), 'return a torch.optim.Optimizer')
+    if isinstance(self.opt, torch.optim.LBFGS):
+        raise BadArgument('outer', Given(name), 'take a step without computing the loss again')
+    has = {id(p) for g in self.opt.param_groups for p in g['params']}
+    if has != {id(p) for p in self.params.values()}:
+        raise BadArgument('outer', Given(f'{name} of {len(has)} tensors'),
+                          f'take all {len(self.params)} that are learned')

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/02c_format.ipynb #0e43de86
-import hashlib,json,os,tempfile
+import hashlib,json,math,os,tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from safetensors.torch import save as st_save
 
 # %% ../nbs/02c_format.ipynb #e75f1393
 from . import __version__
-from .core import BadArgument,BadType,Given,first_line
+from .core import BadArgument,BadType,Given,first_line,renaming
+from .rules import Inner
+from .parametrise import Parametrisation,Pixels,as_param,spec_of_param
 from .normalise import norm_from_state
 from .synthetic import Synthetic,check_finite,kind_of
 
 # %% ../nbs/02c_format.ipynb #97a1ce5d
-FORMAT = 3                  # of the file; raised when an older dd_nb could not read it, or would misread it
+FORMAT = 4                  # of the file; raised when an older dd_nb could not read it, or would misread it
 KINDS = 'set','network','run'
 MAX_BYTES = 4*2**30         # largest file that is read, in bytes
 MAX_HEAD = 2**23            # largest header
@@ -69,13 +71,14 @@ def write_atomic(
 def write_tensors(
     path:str|Path,  # file to write or replace
     tensors:dict,   # name -> tensor
-    head:dict,      # JSON-able
+    head:dict,      # JSON-able; may name a lower `format` whose readers understand all of it
     kind:str,       # what it is: one of KINDS
 ):
     """Write tensors and a header as one safetensors file, whole or not at all. Raises ValueError if the file
     cannot be written."""
     tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
-    head = json.dumps(dict(head, format=FORMAT, kind=kind, dd_nb=__version__, torch=torch.__version__))
+    head = dict(format=FORMAT) | head | dict(kind=kind, dd_nb=__version__, torch=torch.__version__)
+    head = json.dumps(head)
     write_atomic(path, st_save(tensors, {'dd_nb': head, 'sha256': digest(tensors, head)}))
 
 # %% ../nbs/02c_format.ipynb #9373336a
@@ -143,16 +146,31 @@ def read_tensors(
     raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {why}') from cause
 
 # %% ../nbs/02c_format.ipynb #5c786141
+def _small(y, n_classes):
+    "Hard labels in as few bytes as they need."
+    if y.is_floating_point(): return y
+    return y.to(torch.uint8 if n_classes <= 256 else torch.int16 if n_classes <= 32_768 else torch.int32)
+
+_OF_3 = 'name momentum nesterov weight_decay beta1 beta2 eps'.split()   # settings that format 3 knows
+
+def _asked(inner):
+    "The settings of an inner optimiser: those of old, and others that are not as by default."
+    usual = asdict(Inner())
+    return {k: v for k,v in asdict(inner).items() if k in _OF_3 or v != usual[k]}
+
 @patch
 def save(self:Synthetic,
     path:str|Path,  # file to write, by custom `*.safetensors`
 ) -> Path:          # the same path
     """Save everything as one safetensors file. Raises ValueError if the file cannot be written; an old file
     of that name then stays as it was."""
-    tensors = self.tensors() | dict(lrs=self.lrs)
-    tensors['labels'] = tensors.pop('raw_labels')
-    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=asdict(self.inner),
+    tensors = {k: v for k,v in self.tensors().items() if not k.startswith('images')} | dict(lrs=self.lrs)
+    tensors |= {f'images.{k}'.rstrip('.'): v for k,v in self.param.packed(self.stored).items()}
+    tensors['labels'] = _small(tensors.pop('raw_labels'), self.n_classes)
+    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=_asked(self.inner),
                 learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
+    if isinstance(self.param, Pixels) and {*head['inner']} <= {*_OF_3}: head['format'] = 3
+    else: head |= dict(param=spec_of_param(self.param), dims=list(self.dims))
     if self.norm is not None: tensors |= {f'norm.{k}': v for k,v in self.norm.state().items()}
     if self.init is not None:
         init = dict(self.init)
@@ -167,24 +185,42 @@ def _under(tensors, prefix):
     "The tensors whose names begin with this, by the rest of their names."
     return {k.removeprefix(prefix): v for k,v in tensors.items() if k.startswith(prefix)}
 
+def _made(tensors, param, head):
+    "What a set stores in place of images, or nothing for plain pixels; and its images."
+    if isinstance(param, Pixels): return None,tensors['images']
+    kept = {k[7:]: v for k,v in tensors.items() if k.partition('.')[0] == 'images'}
+    dims = tuple(head['dims'])
+    if not all(type(n) is int and n > 0 for n in dims) or 4*math.prod(dims) > MAX_BYTES:
+        raise BadArgument('dims', dims, f'be positive and at most {MAX_BYTES} bytes of images')
+    stored = param.unpacked(kept)
+    for k,v in stored.items(): check_finite(k or 'images', v)
+    return stored,param.decode(stored, dims)
+
+# %% ../nbs/02c_format.ipynb #36217c36
 @patch(cls_method=True)
 def load(cls:Synthetic,
-    path:str|Path,  # file written by `save`
+    path:str|Path,                     # file written by `save`
+    param:Parametrisation|None=None,   # how its images are made, where the file cannot say: a `Decoder`
 ) -> Synthetic:
     """Load a saved set. Raises FileNotFoundError, or ValueError for a file that is truncated, damaged, not
     from dd_nb or from a later version."""
     tensors,head = read_tensors(path)
+    with renaming(param=f'param of {str(path)!r}'):
+        param = as_param(head.get('param') if param is None else param)
     try:
         _check_stored(tensors, head)
+        stored,images = _made(tensors, param, head)
         norm,init = _under(tensors, 'norm.'),head.get('init')
         if init is not None:
             init = init | {p: _under(tensors, f'init.{p}.') for p in ('params', 'buffers')}
-        syn = cls(tensors['images'], tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'],
+        syn = cls(images, tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'],
                   head['inner'], tuple(head['learn']), norm_from_state(norm) if norm else None, init,
                   head['meta'], tensors.get('order'), head.get('bn', 'tracked'), _under(tensors, 'stats.'),
                   head.get('label_form', 'plain'))
         if tensors['raw_lrs'].shape != syn.raw_lrs.shape: raise ValueError('raw_lrs and lrs differ in shape')
         syn.raw_lrs.data.copy_(tensors['raw_lrs'])
+        syn.param,syn.stored = param,stored or syn.stored
+        syn._replace(torch.clone)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as e:
         why = f'{type(e).__name__} {first_line(e)}'
         raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {why}') from e
@@ -193,7 +229,7 @@ def load(cls:Synthetic,
 # %% ../nbs/02c_format.ipynb #de88d88f
 def _check_stored(tensors, head):
     "Refuse, of what a file says, what the constructor of `Synthetic` would not look at."
-    for k in ('images', 'lrs', 'raw_lrs'):
+    for k in [*(k for k in ('images',) if k in tensors and 'param' not in head), 'lrs', 'raw_lrs']:
         if not tensors[k].is_floating_point():
             raise BadType(k, tensors[k].dtype, 'be real floating-point numbers')
     if tensors['lrs'].dim() != 1:

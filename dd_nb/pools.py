@@ -16,7 +16,8 @@ from torch import nn
 
 from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
 from .networks import spec_of
-from .synthetic import Synthetic,as_inner
+from .rules import as_inner
+from .synthetic import Synthetic
 from .format import read_tensors,write_tensors
 from .layers import placed
 from .structure import State,functional,real_dtype

@@ -103,11 +103,6 @@ def storage(
     syn:Synthetic,  # a set
 ) -> dict:          # bytes by part, their sum, and the sum in real images
     "What has to be kept to train on a set as it was made for; initial weights are no part of the sum."
-    def size(*ts): return sum(t.numel()*t.element_size() for t in ts)
-    small = 1 if syn.n_classes <= 256 else 2 if syn.n_classes <= 65_536 else 4
-    labels = size(syn.labels) if syn.labels.is_floating_point() else syn.labels.numel()*small
-    parts = dict(images=size(syn.images), labels=labels, lrs=size(syn.raw_lrs),
-                 statistics=size(*syn.stats.values()), order=0 if syn.order is None else syn.order.numel()*4)
-    total = sum(parts.values())
-    init = 0 if not syn.init else size(*syn.init['params'].values(), *syn.init['buffers'].values())
-    return parts | dict(total=total, real_images=total/math.prod(syn.shape), initial_weights=init)
+    init = [] if not syn.init else [*syn.init['params'].values(), *syn.init['buffers'].values()]
+    return syn.bytes_by_part() | dict(total=syn.nbytes, real_images=syn.nbytes/math.prod(syn.shape),
+                                      initial_weights=sum(t.nbytes for t in init))

@@ -176,7 +176,7 @@ def hypergradients(
         raise BadArgument('stacked', Given(type(objective).__name__),
                           'be left out for an objective whose class does not say `stacks = True`')
     if stacked is None:
-        stacked = len(states) > 1 and syn.images.is_cuda and can and alike(states)
+        stacked = len(states) > 1 and syn.raw_lrs.is_cuda and can and alike(states)
     if stacked: states,batches = [stack(states)],[tuple(torch.stack(v) for v in zip(*batches))]
     def one(args):
         with torch.enable_grad(): loss = objective(syn, *args)
@@ -188,7 +188,7 @@ def hypergradients(
                           'return a scalar tensor that depends on what is learned of S')
         return loss.item(),torch.autograd.grad(loss, ps, allow_unused=True)
     workers = torch.get_num_threads() if workers is None else workers
-    workers = 1 if syn.images.is_cuda else min(workers, len(states))
+    workers = 1 if syn.raw_lrs.is_cuda else min(workers, len(states))
     got = in_threads(one, list(zip(states, batches)), workers)
     def mean(gs):
         gs = [g for g in gs if g is not None]

@@ -14,20 +14,20 @@ from torch import Tensor,nn
 from torch.func import vmap
 
 from .core import BadArgument,BadType,Given,drawing,drawn_since,generators,is_whole,ticking
-from .synthetic import Inner,Synthetic,taken
+from .synthetic import Synthetic,taken
 from .batchnorm import norm_stats
-from .rules import Rule,check_precision,loss_fn,rule_of
+from .rules import Inner,Rule,check_precision,rule_of
 from .layers import switched
 from .structure import State,cloned,functional,real_dtype
 from .guard import check_door,check_twice,check_width
 from .speed import channels_last,compiled
 
 # %% ../nbs/06b_train.ipynb #8213e4df
-def _inner_loss(state, params, x, y):
+def _inner_loss(state, params, x, y, inner):
     "Loss of a batch in train mode, summed over stacked networks, and the buffers after the pass."
     def f(p, b, x):
         out,b = state.net.run(state.train_mode, p, b, x)
-        return loss_fn(out, y),b
+        return inner.loss_of(out, y),b
     buffers = cloned(state.buffers)   # train mode writes into what it is handed
     if state.nets is None: return f(params, buffers, x)
     losses,buffers = vmap(f, in_dims=(0, 0, None), randomness='different')(params, buffers, x)
@@ -52,7 +52,7 @@ class Step:
         slots = {k: tuple(state.opt[s][k] for s in self.rule.slots) for k in params}
         with torch.enable_grad():
             if self.augment is not None: x = channels_last(state, self.augment(x))
-            loss,buffers = _inner_loss(state, params, x, y)
+            loss,buffers = _inner_loss(state, params, x, y, self.rule.inner)
             live = [k for k in params if k in learns]
             grads = torch.autograd.grad(loss, [params[k] for k in live], create_graph=create_graph,
                                         allow_unused=True)
@@ -81,7 +81,8 @@ def __call__(self:Step,
 @patch
 def key(self:Step, state) -> tuple:
     "What the code of a step depends on, besides its structure and the shapes of its inputs."
-    return state.train_mode,state.nets,tuple(state.params),tuple(state.buffers),self.rule.inner,self.augment
+    names = tuple(state.params),tuple(state.buffers)
+    return state.train_mode,state.nets,*names,type(self.rule),self.rule.inner,self.augment
 
 @patch
 def _fast(self:Step, state, n, x, y, lr):

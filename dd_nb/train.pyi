@@ -2,11 +2,11 @@
 from typing import Any
 from dataclasses import dataclass
 from torch import Tensor
-from .synthetic import Inner, Synthetic
-from .rules import Rule
+from .synthetic import Synthetic
+from .rules import Inner, Rule
 from .structure import State
 __all__ = ['train_step', 'trained']
-def _inner_loss(state, params, x, y): ...
+def _inner_loss(state, params, x, y, inner): ...
 @dataclass(frozen=True)
 class Step:
     rule: Rule

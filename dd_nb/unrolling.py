@@ -236,7 +236,7 @@ PLACES = ('random', 'last')
 class Asked:
     "What `unroll` is asked for, and which inner steps that means."
     strategy:object='auto'
-    window:int|None=None
+    window:'int|tuple|None'=None
     place:str='random'
     at:object=None
     compile:bool=False
@@ -245,6 +245,11 @@ class Asked:
 
     def window_of(self, state, begin, T):
         "The state, perhaps with a seed for the place, and first and last step of the window."
+        if isinstance(self.window, tuple):
+            start,end = self.window
+            if not begin <= start < end <= T:
+                raise BadArgument('window', self.window, f'be two inner steps in {begin}..{T}, in order')
+            return state,start,end
         if self.window is None or self.window >= T - begin: return state,begin,T
         if self.place == 'last': return state,T - self.window,T
         if state.seed is None: state = replace(state, seed=int(torch.randint(2**62, ())))
@@ -265,7 +270,7 @@ def unroll(
     state:State,             # theta_0; gradients reach its tensors too if they require grad
     terminal,                # function of the final `State` (with `at`: of a list of states) to a scalar
     strategy='auto',         # 'graph', 'recompute', 'segments', or 'auto', or an `Auto` that remembers
-    window:int|None=None,    # differentiate through so many steps only: an approximation
+    window:'int|tuple|None'=None, # differentiate through so many steps only, or from one step to another
     place:str='random',      # of the window: 'random' (and training ends where it ends), or the 'last' steps
     at=None,                 # inner steps, 0..T, whose states `terminal` is given; by default the last
     compile:bool=False,      # compile the steps: slow once, faster ever after
@@ -321,7 +326,7 @@ class Unroll(Objective):
     stacks = True   # takes stacked networks; a subclass has to say so again
     def __init__(self,
         strategy:str='auto',     # as in `unroll`, like all that follow
-        window:int|None=None,    # differentiate through so many steps only
+        window:'int|tuple|None'=None, # differentiate through so many steps only, or from one to another
         place:str='random',      # of the window: 'random' or 'last'
         compile:bool=False,      # compile the inner steps and the outer loss
         augment=None,            # differentiable function of a batch of S, applied before the network
@@ -366,7 +371,7 @@ def settings(self:Unroll) -> str:
     given = dict(window=self.window, compile=self.compile or None, augment=self.augment,
                  offload=self.offload or None)
     opts = [f'{k}={v!r}' for k,v in given.items() if v is not None]
-    if self.window is not None: opts.insert(1, f'place={self.place!r}')
+    if isinstance(self.window, int): opts.insert(1, f'place={self.place!r}')
     return f'Unroll({", ".join([repr(self.strategy), *opts])})'
 @patch
 def __repr__(self:Unroll): return self.settings() + (f': {self.pick.strategy}' if self.pick else '')
@@ -400,7 +405,10 @@ def _first_not_finite(syn, state, terminal, augment=None):
 def _check(self:Asked):
     "Raise BadArgument for arguments of `unroll` that mean nothing, alone or together."
     if not isinstance(self.strategy, Auto): check_choice('strategy', self.strategy, STRATEGIES)
-    if self.window is not None: check_count('window', self.window)
+    if isinstance(self.window, tuple):
+        whole = len(self.window) == 2 and all(map(is_whole, self.window))
+        if not whole: raise BadType('window', self.window, 'be a number of steps, or first and last of two')
+    elif self.window is not None: check_count('window', self.window)
     check_choice('place', self.place, PLACES)
     if self.compile and self.strategy == 'graph':
         raise BadArgument('strategy', self.strategy, "be 'auto', 'recompute' or 'segments' with compile=True")

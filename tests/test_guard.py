@@ -16,7 +16,8 @@ from dd_nb.layers import copied,readied
 from dd_nb.guard import leaves_of
 from dd_nb.inits import FixedInit, RandomInit
 from dd_nb.poisoning import Poison
-from dd_nb.synthetic import Inner, Synthetic
+from dd_nb.rules import Inner
+from dd_nb.synthetic import Synthetic
 from dd_nb.unrolling import STRATEGIES,Unroll,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.gradcheck import check_gradient

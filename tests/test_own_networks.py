@@ -19,7 +19,8 @@ from dd_nb.ordinary import accuracy
 from dd_nb.evaluation import evaluate,stored_source
 from dd_nb.inits import FixedInit, RandomInit, stored_init
 from dd_nb.networks import LeNet, make_net
-from dd_nb.synthetic import Synthetic, as_inner
+from dd_nb.rules import as_inner
+from dd_nb.synthetic import Synthetic
 from dd_nb.unrolling import Unroll,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.choice import pick_strategy

@@ -7,7 +7,8 @@ import torch
 
 from dd_nb.data import data_from_tensors, load_data
 from dd_nb.format import read_tensors, write_tensors
-from dd_nb.synthetic import Synthetic, as_inner, inv_softplus
+from dd_nb.rules import as_inner
+from dd_nb.synthetic import Synthetic, inv_softplus
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dd_nb.networks import MLP, ConvNet, LeNet
-from dd_nb.synthetic import Inner, Synthetic
+from dd_nb.rules import Inner
+from dd_nb.synthetic import Synthetic
 from dd_nb.unrolling import Unroll,adjoint_norms,unroll
 from dd_nb.speed import hypergradients
 from dd_nb.choice import pick_strategy
@@ -22,12 +23,25 @@ from dd_nb.train import train_step,trained
 
 f64 = torch.float64
 INNERS = [Inner('sgd'), Inner('sgd', weight_decay=.1), Inner('momentum'), Inner('momentum', nesterov=True, weight_decay=.01),
-          Inner('adam'), Inner('adam', weight_decay=.1, beta1=.8)]
+          Inner('adam'), Inner('adam', weight_decay=.1, beta1=.8), Inner('adamw', weight_decay=.1, loss='bce'),
+          Inner('rmsprop', alpha=.9, weight_decay=.01), Inner('sgd', loss='mse'), Inner('momentum', loss='huber', delta=.1),
+          Inner('sgd', temperature=3.)]
 
 
 def torch_opt(inner, params, lr):
     if inner.name == 'adam': return torch.optim.Adam(params, lr, (inner.beta1, inner.beta2), inner.eps, inner.weight_decay)
+    if inner.name == 'adamw': return torch.optim.AdamW(params, lr, (inner.beta1, inner.beta2), inner.eps, inner.weight_decay)
+    if inner.name == 'rmsprop': return torch.optim.RMSprop(params, lr, inner.alpha, inner.eps, inner.weight_decay)
     return torch.optim.SGD(params, lr, inner.momentum if inner.name == 'momentum' else 0, weight_decay=inner.weight_decay, nesterov=inner.nesterov)
+
+
+def plain_loss(inner, out, y):
+    "The inner loss by torch's own names."
+    if inner.loss == 'cross_entropy': return F.cross_entropy(out/inner.temperature, y)
+    y = F.one_hot(y, out.shape[1]).to(out) if y.dim() == 1 else y
+    if inner.loss == 'mse': return ((out - y)**2).mean()
+    if inner.loss == 'bce': return -(y*F.logsigmoid(out) + (1 - y)*F.logsigmoid(-out)).mean()
+    return F.huber_loss(out, y, delta=inner.delta)
 
 
 def problem(steps=2, epochs=2, inner='sgd', lr=.1, soft=False, seed=0, shape=(1, 8, 8), n=6):
@@ -53,7 +67,7 @@ def test_training_equals_torch_optim(inner, soft):
     opt = torch_opt(inner, net.parameters(), .01)
     for t in range(syn.n_steps):
         x, y, _ = syn.batch(t)
-        opt.zero_grad(); F.cross_entropy(net(x.detach()), y.detach()).backward(); opt.step()
+        opt.zero_grad(); plain_loss(inner, net(x.detach()), y.detach()).backward(); opt.step()
     ours = trained(syn, state).params
     for k, v in net.named_parameters(): assert (ours[k] - v).abs().max() < 1e-12, k
 
@@ -215,9 +229,13 @@ def textbook(syn, net, batch, perm=None, augment=None):
         if perm is not None: x, y = x[perm], y[perm]
         if augment is not None: x = augment(x)
         out = torch.func.functional_call(net, dict(zip(names, w)), (x,))
-        gs = torch.autograd.grad(F.cross_entropy(out, y), w, create_graph=True)
-        gs = [g + inner.weight_decay*p for g, p in zip(gs, w)]
+        gs = torch.autograd.grad(plain_loss(inner, out, y), w, create_graph=True)
+        if inner.name == 'adamw': w = [p*(1 - lr*inner.weight_decay) for p in w]
+        else: gs = [g + inner.weight_decay*p for g, p in zip(gs, w)]
         if inner.name == 'sgd': steps = gs
+        elif inner.name == 'rmsprop':
+            v = [inner.alpha*a + (1-inner.alpha)*g**2 for a, g in zip(v, gs)]
+            steps = [g/(b.sqrt() + inner.eps) for g, b in zip(gs, v)]
         elif inner.name == 'momentum':
             m = [inner.momentum*a + g for a, g in zip(m, gs)]
             steps = [g + inner.momentum*a for a, g in zip(m, gs)] if inner.nesterov else m
@@ -256,7 +274,7 @@ def test_strategies_equal_plain_autograd_in_float32(kw, inner):
     error = max(rel(a, b) for a, b in zip(ours(syn, state, batch, **kw)[:n], plain))
     order = max(rel(a, b) for a, b in zip(textbook(syn, net, batch, perm)[:n], plain))   # what the order of summation alone does
     print(f'{inner.name}: {error:.1e}; permuting the batch: {order:.1e}')
-    assert error < (3*max(order, 1e-6) if inner.name == 'adam' else 1e-5)
+    assert error < (3*max(order, 1e-6) if inner.name in ('adam', 'adamw', 'rmsprop') else 1e-5)
 
 
 @pytest.mark.parametrize('kw', STRATEGIES[:3], ids=ids[:3])
