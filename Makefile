@@ -1,6 +1,6 @@
 # make demo       see ten synthetic digits train a network (installs what it needs into .venv first)
 # make test       everything that must pass before a merge
-# make test-all   that, the slow checks of tests/slow, and make soak; what has passed is not run again until code changes
+# make test-all   that, the tests marked slow, the slow checks of tests/slow, and make soak; what has passed is not run again until code changes
 # make soak       kills, hostile files, random configurations and layouts by the hundred, under 15 minutes; cut off, it goes on
 # make gpu        what one GPU can show of it, in eight minutes: out/gpu/gpu.json; DRY_RUN=1 walks through all of it on a CPU
 # make gpu-data   pack the data that this takes into .gpu, for a machine that has no network
@@ -42,13 +42,16 @@ test: $(STAMP)
 	$(PY) -c 'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(n_workers=2, do_print=True, timing=True)'
 	$(PY) -m pytest -q -n 2 --dist worksteal tests
 
-test-all: out/tests/fast.ok $(SLOW) out/tests/soak.ok
+test-all: out/tests/fast.ok out/tests/marked.ok $(SLOW) out/tests/soak.ok
 $(CODE): FORCE
 	@$(PYTHON) tools/stamp.py $@
 FORCE:
 
 out/tests/fast.ok: $(CODE)
 	$(MAKE) test
+	mkdir -p $(@D) && touch $@
+out/tests/marked.ok: $(CODE) | $(STAMP)
+	$(PY) -m pytest -q -m slow tests
 	mkdir -p $(@D) && touch $@
 out/tests/%.ok: $(CODE) | $(STAMP)
 	$(PY) -m pytest -q tests/slow/$*.py

@@ -19,6 +19,7 @@ from fastcore.script import call_parse,store_true
 
 from .core import BadArgument,Given,as_png,check_choice,check_count,check_number,first_line,no_progress
 from .core import renaming
+from .parametrise import Formation,Pixels,Quantised
 from .normalise import Vectors
 from .data import known_name,load_data
 from .networks import make_net
@@ -204,8 +205,9 @@ def _check_distill(o):
     check_choice('labels', o.labels, ('hard', *LABEL_FORMS))
     check_choice('bn', o.bn, BN_POLICIES)
     _counts(ipc=o.ipc, steps=o.steps, epochs=o.epochs, iters=o.iters, batch=o.batch, nets=o.nets,
-            poolepochs=o.poolepochs)
+            poolepochs=o.poolepochs, formation=o.formation)
     _counts(3, poolsize=o.poolsize)
+    _counts(0, 8, bits=o.bits)
     _counts(0, 2**32 - 1, seed=o.seed)
     for k in ('lr', 'steplr', 'labellr'):
         check_number(k, vars(o)[k], lambda v: 0 <= v < 1e30, 'be a finite number >= 0')
@@ -232,8 +234,11 @@ def _source(o, d, make, folder):
     return pretrain(make, known, folder, o.poolsize, o.poolepochs, seed=o.seed)
 
 def _start(o, d, make):
-    "The set that `--start`, `--labels` and `--bn` ask for."
-    syn = started(o.start, d, ipc=o.ipc, steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner, seed=o.seed)
+    "The set that `--start`, `--formation`, `--bits`, `--labels` and `--bn` ask for."
+    schedule = dict(steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner)
+    syn = started(o.start, d, ipc=o.ipc*o.formation**2, seed=o.seed, **schedule)
+    param = Formation(o.formation) if o.formation > 1 else Pixels()
+    syn = syn.parametrised(Quantised(o.bits, of=param) if o.bits else param)
     if o.labels != 'hard': syn = syn.softened('hard' if o.labels == 'plain' else 'smoothed', o.labels)
     return syn if o.bn == 'tracked' else syn.with_bn(o.bn, make(o.seed), d, seed=o.seed)
 
@@ -295,9 +300,11 @@ def dd_distill(
     pooldata:str='',          # data set they saw, of the same shape and classes; by default DATA itself
     poolsize:int=200,         # pre-trained networks, the last tenth of them held out
     poolepochs:int=2,         # passes over the data in pre-training
-    ipc:int=1,                # images per class and step
+    ipc:int=1,                # images per class and step, as they are stored
     steps:int=1,              # distinct steps
     epochs:int=3,             # passes over the steps
+    formation:int=1,          # each stored image holds FORMATION x FORMATION smaller ones
+    bits:int=0,               # store so many bits a number, 1 to 8; 0: floats
     start:str='real',         # of the images: noise, real, means, kmeans, herding, kcenter or nearest
     labels:str='hard',        # hard: they stay; learned as free numbers: plain, or as distributions: softmax
     inner:str='sgd',          # inner optimiser: sgd, momentum or adam
@@ -496,12 +503,17 @@ def dd_show(
         check_writable(path)
         _png(syn, path, rows)
         print(syn)
+        print(f'  bytes: {syn.nbytes}')
+        if not isinstance(syn.param, Pixels) and (fig := syn.show_stored()):
+            stored = path.with_name(f'{path.stem}-stored.png')
+            write_atomic(stored, as_png(fig, 100))
+            print(f'  what is stored: {stored}')
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy',
                   'test'):
             if syn.meta.get(k) is not None: print(f'  {k}: {syn.meta[k]}')
         if isinstance(syn.norm, Vectors):
             for i,s in enumerate(sentences(syn)):
-                print(f'  {syn.label_text(*divmod(i, syn.images.shape[1]))}: {s}')
+                print(f'  {syn.label_text(*divmod(i, syn.dims[1]))}: {s}')
         print(f'picture in {path}')
 
 # %% ../nbs/22_cli.ipynb #19da21d1

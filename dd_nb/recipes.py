@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import soft_labels,text   # noqa: F401 - they give S soft labels, and `load_data` sentences
 from .core import BadArgument,check_choice,check_count
+from .parametrise import as_param
 from .data import load_data
 from .augment import standard_augment
 from .networks import make_net
@@ -43,6 +44,8 @@ class Recipe:
     experts:dict|None = None   # recorded trainings, for an objective that matches them: of `record_experts`
     start:str = 'means'        # how S starts: one of STARTS (18_coresets), or 'shared' (10_soft_labels)
     syn:dict = field(default_factory=dict)      # arguments of the start: ipc, steps, epochs, lr, inner
+    minibatch:int|None = None  # examples a step, all dealt anew in each epoch; None: the steps in turn
+    param:dict|None = None     # how images are made from what is stored: settings of a parametrisation
     labels:dict = field(default_factory=dict)   # of `softened`, for soft labels; {}: as the start has them
     distill:dict = field(default_factory=dict)  # arguments of `distill`
     objective:str = 'Unroll'   # one of OBJECTIVES
@@ -120,6 +123,8 @@ def recipe_start(
     "The synthetic set that a recipe starts from."
     if recipe.start == 'shared': syn = Synthetic.shared(data, seed=seed, **recipe.syn)
     else: syn = started(recipe.start, data, seed=seed, **recipe.syn)
+    if recipe.param: syn = syn.parametrised(as_param(recipe.param))
+    if recipe.minibatch: syn = syn.minibatches(recipe.minibatch, seed=seed)
     if recipe.labels: syn = syn.softened(**recipe.labels)
     if recipe.bn == 'tracked': return syn
     return syn.with_bn(recipe.bn, net_maker(recipe, data)(seed), data, seed=seed)

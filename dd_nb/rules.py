@@ -67,7 +67,7 @@ def targets(
 
 def cross_entropy(out, y, inner):
     "For one class an example; soft targets as they are."
-    return loss_fn(out if inner.temperature == 1 else out/inner.temperature, y)
+    return F.cross_entropy(out if inner.temperature == 1 else out/inner.temperature, y)
 def mse(out, y, inner):
     "Squared error, a mean over examples and outputs."
     return F.mse_loss(out, targets(out, y))
@@ -79,15 +79,6 @@ def huber(out, y, inner):
     return F.huber_loss(out, targets(out, y), delta=inner.delta)
 
 LOSSES = dict(cross_entropy=cross_entropy, mse=mse, bce=bce, huber=huber)
-
-# %% ../nbs/06a_rules.ipynb #5cb2899a
-@patch
-def loss_of(self:Inner,
-    out:Tensor,  # (n, outputs) of a network
-    y:Tensor,    # (n,) long classes, or (n, outputs) floats
-) -> Tensor:     # scalar
-    "The loss of a batch."
-    return LOSSES[self.loss](out, y, self)
 
 # %% ../nbs/06a_rules.ipynb #28b50844
 RULES = {}   # name -> class

@@ -90,7 +90,8 @@ def images(self:Synthetic) -> Tensor:
 
 def _set_images(self, images):
     if not isinstance(self.param, Pixels):
-        raise BadArgument('images', Given(f'a tensor for {self.param}'), 'be set through `changed`, or `stored`')
+        got = Given(f'a tensor for {self.param}')
+        raise BadArgument('images', got, 'be changed by `changed`, or in what is `stored`')
     self.stored,self.dims = {'': images},tuple(images.shape)
 Synthetic.images = Synthetic.images.setter(_set_images)
 

@@ -16,7 +16,7 @@ from torch.func import vmap
 from .core import BadArgument,BadType,Given,drawing,drawn_since,generators,is_whole,ticking
 from .synthetic import Synthetic,taken
 from .batchnorm import norm_stats
-from .rules import Inner,Rule,check_precision,rule_of
+from .rules import LOSSES,Inner,Rule,check_precision,rule_of
 from .layers import switched
 from .structure import State,cloned,functional,real_dtype
 from .guard import check_door,check_twice,check_width
@@ -27,7 +27,7 @@ def _inner_loss(state, params, x, y, inner):
     "Loss of a batch in train mode, summed over stacked networks, and the buffers after the pass."
     def f(p, b, x):
         out,b = state.net.run(state.train_mode, p, b, x)
-        return inner.loss_of(out, y),b
+        return LOSSES[inner.loss](out, y, inner),b
     buffers = cloned(state.buffers)   # train mode writes into what it is handed
     if state.nets is None: return f(params, buffers, x)
     losses,buffers = vmap(f, in_dims=(0, 0, None), randomness='different')(params, buffers, x)
@@ -82,7 +82,8 @@ def __call__(self:Step,
 def key(self:Step, state) -> tuple:
     "What the code of a step depends on, besides its structure and the shapes of its inputs."
     names = tuple(state.params),tuple(state.buffers)
-    return state.train_mode,state.nets,*names,type(self.rule),self.rule.inner,self.augment
+    inner = self.rule.inner
+    return state.train_mode,state.nets,*names,type(self.rule),inner,LOSSES[inner.loss],self.augment
 
 @patch
 def _fast(self:Step, state, n, x, y, lr):

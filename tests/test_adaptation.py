@@ -87,6 +87,7 @@ def test_cub_is_split_as_its_lists_say(tmp_path):
     with pytest.raises(ValueError, match='is not the archive of CUB-200-2011'): cub_data(tmp_path)
 
 
+@pytest.mark.slow
 def test_alexnet_is_distilled_for(tmp_path):
     "The paper's largest case in small: random weights, generated pictures, one image a class, one step of three epochs."
     data = cub_data(cub(tmp_path), size=64)

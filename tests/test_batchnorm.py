@@ -79,7 +79,7 @@ def test_tracked_gradients_agree_with_differences_of_ordinary_training(T, inner,
     assert errors.min() < 1e-6, (errors, want)
 
 
-@pytest.mark.parametrize('T', [1, 3])
+@pytest.mark.parametrize('T', [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_resnet(T):
     "torchvision's ResNet-18, as users have it: twenty layers of BatchNorm, here with a smooth activation."
     torchvision = pytest.importorskip('torchvision')
@@ -174,6 +174,7 @@ print(peak_memory(lambda: once(T))[1])
 """
 
 
+@pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_steps():
     def peak(*args): return int(subprocess.run([sys.executable, '-c', MEMORY, *map(str, args)], capture_output=True, text=True, check=True).stdout)
     if not sys.platform.startswith('linux'): pytest.skip('measured by the means of Linux')
@@ -202,6 +203,7 @@ print(out)
 """
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process_are_two_processes():
     def last(*seeds): return subprocess.run([sys.executable, '-c', RUNS, *map(str, seeds)], capture_output=True, text=True, check=True).stdout
     assert last(0, 1) == last(1) != last(0)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import dd_nb.format   # noqa: F401 - it gives S `load`
 from dd_nb.synthetic import Synthetic
 
 
@@ -25,7 +26,9 @@ def sh(cmd, *args, cwd=None):
 @pytest.fixture
 def here(monkeypatch, capsys):
     "As `sh`, in this process, which has imported torch already."
+    threads = torch.get_num_threads()
     def run(cmd, *args, cwd=None):
+        torch.set_num_threads(1)   # as `sh` has it: other numbers of threads round otherwise
         script = str(Path(sys.executable).parent/cmd)
         monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
         if cwd is not None: monkeypatch.chdir(cwd)
@@ -34,7 +37,8 @@ def here(monkeypatch, capsys):
         except SystemExit as e: code = e.code or 0
         out = capsys.readouterr()
         return SimpleNamespace(returncode=code, stdout=out.out, stderr=out.err)
-    return run
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')
@@ -54,16 +58,16 @@ def test_distill_writes_a_set_and_a_picture(ten):
     assert path.with_suffix('.png').read_bytes()[:4] == b'\x89PNG'
 
 
-def test_evaluate_reproduces_the_score(ten, tmp_path):
+def test_evaluate_reproduces_the_score(ten, tmp_path, here):
     path, said = ten
-    r = sh('dd_evaluate', path, '--json', tmp_path/'a.json')
+    r = here('dd_evaluate', path, '--json', tmp_path/'a.json')
     assert r.returncode == 0, r.stderr
     score = json.loads((tmp_path/'a.json').read_text())['scores'][path.name]['LeNet']
     assert score['mean'] == Synthetic.load(path).meta['test']['mean'] and len(score['all']) == 1
     assert re.search(r'Score\([\d.]+%', r.stdout).group() in said
-    r = sh('dd_evaluate', path, '--netargs', '{"act": "relu"}')   # the weights come with the set
+    r = here('dd_evaluate', path, '--netargs', '{"act": "relu"}')   # the weights come with the set
     assert r.returncode == 2 and 'netargs must be given with archs' in r.stderr
-    r = sh('dd_evaluate', path, '--archs', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
+    r = here('dd_evaluate', path, '--archs', 'MLP', '--nets', 2, '--json', tmp_path/'b.json')
     assert r.returncode == 0 and len(json.loads((tmp_path/'b.json').read_text())['scores'][path.name]['MLP']['all']) == 2
 
 
@@ -118,13 +122,13 @@ def test_evaluate_by_the_steps_of_another_file(ten, tmp_path, here):
     assert r.returncode == 2 and 'pool or archs must be given' in r.stderr
 
 
-def test_show(ten, tmp_path):
+def test_show(ten, tmp_path, here):
     path, _ = ten
-    r = sh('dd_show', path, '--out', tmp_path/'p.png')
+    r = here('dd_show', path, '--out', tmp_path/'p.png')
     assert r.returncode == 0 and 'digits' in r.stdout and (tmp_path/'p.png').read_bytes()[:4] == b'\x89PNG'
 
 
-def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path):
+def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path, here):
     from torchvision.utils import save_image
     g = torch.Generator().manual_seed(0)
     for c in range(2):
@@ -134,18 +138,18 @@ def test_an_image_folder_of_ones_own_with_the_network_chosen(tmp_path):
             (tmp_path/'set'/f'class{c}').mkdir(parents=True, exist_ok=True)
             save_image(x, tmp_path/'set'/f'class{c}'/f'{i}.png')
     out = tmp_path/'new'/'own.safetensors'
-    r = sh('dd_distill', tmp_path/'set', '--out', out, '--iters', 3, '--batch', 8, '--netargs', '{"width": 8, "depth": 2}', '--quiet')
+    r = here('dd_distill', tmp_path/'set', '--out', out, '--iters', 3, '--batch', 8, '--netargs', '{"width": 8, "depth": 2}', '--quiet')
     assert r.returncode == 0, r.stderr
     syn = Synthetic.load(out)
     assert syn.meta['source']['net']['name'] == 'ConvNet' and syn.meta['data']['classes'] == ['class0', 'class1']
-    r = sh('dd_evaluate', out, '--nets', 1, '--quiet', cwd=tmp_path/'new')   # the set knows the folder's name, not its place
+    r = here('dd_evaluate', out, '--nets', 1, '--quiet', cwd=tmp_path/'new')   # the set knows the folder's name, not its place
     assert r.returncode == 2 and "data must be the path" in r.stderr and "'set'" in r.stderr and len(r.stderr.splitlines()) == 1
     for where, args in ((tmp_path/'new', ('--data', tmp_path/'set')), (tmp_path, ())):
-        r = sh('dd_evaluate', out, '--nets', 1, '--quiet', *args, cwd=where)
+        r = here('dd_evaluate', out, '--nets', 1, '--quiet', *args, cwd=where)
         assert r.returncode == 0 and 'Score(' in r.stdout, r.stderr
 
 
-def test_readmes_line_distils_grey_images_too(tmp_path):
+def test_readmes_line_distils_grey_images_too(tmp_path, here):
     import shlex
     from torchvision.transforms.functional import to_pil_image
     readme = (Path(__file__).resolve().parent.parent/'README.md').read_text(encoding='utf-8')
@@ -154,7 +158,7 @@ def test_readmes_line_distils_grey_images_too(tmp_path):
     for c in range(2):
         (tmp_path/'my_images'/f'class{c}').mkdir(parents=True)
         for i in range(8): to_pil_image(torch.rand(1, 40, 36)).save(tmp_path/'my_images'/f'class{c}'/f'{i}.png')
-    r = sh('dd_distill', *args, '--batch', 8, '--nets', 1, '--quiet', cwd=tmp_path)
+    r = here('dd_distill', *args, '--batch', 8, '--nets', 1, '--quiet', cwd=tmp_path)
     assert r.returncode == 0, r.stderr
     assert Synthetic.load(tmp_path/'my_set.safetensors').meta['source']['net'] | dict(seed=None) == dict(name='ConvNet', shape=[1, 32, 32], n_classes=2, width=32, depth=3, norm='instance', act='relu', pool='avg', init='default', gain=1., seed=None)
 
@@ -245,52 +249,53 @@ def test_damaged_files_are_refused(ten, tmp_path, here):
 TINY = ('digits', '--size', 8, '--net', 'MLP', '--batch', 32, '--quiet')
 
 
-def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path):
+def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path, here):
     args = (*TINY, '--iters', 6, '--checkpoint', tmp_path/'run', '--out', tmp_path/'a.safetensors')
-    assert sh('dd_distill', *args).returncode == 0
+    assert here('dd_distill', *args).returncode == 0
     first = Synthetic.load(tmp_path/'a.safetensors')
-    assert sh('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
+    assert here('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
     assert torch.equal(Synthetic.load(tmp_path/'a.safetensors').images, first.images)
-    r = sh('dd_distill', *args, '--lr', .2)
+    r = here('dd_distill', *args, '--lr', .2)
     assert r.returncode == 2 and 'belongs to another run: its lr was 0.05, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
 
 
-def test_a_policy_for_batchnorm(tmp_path):
+def test_a_policy_for_batchnorm(tmp_path, here):
     args = ('digits', '--net', 'ConvNet', '--netargs', '{"width": 4, "depth": 2, "norm": "batch"}', '--iters', 2, '--batch', 16, '--epochs', 2, '--quiet', '--out', tmp_path/'b.safetensors')
-    r = sh('dd_distill', *args, '--bn', 'learned')
+    r = here('dd_distill', *args, '--bn', 'learned')
     assert r.returncode == 0, r.stderr
     syn = Synthetic.load(tmp_path/'b.safetensors')
     assert syn.bn == 'learned' and len(syn.running_stats()) == 4
-    assert sh('dd_evaluate', tmp_path/'b.safetensors', '--nets', 2).returncode == 0
-    r = sh('dd_distill', *args, '--bn', 'running')
+    assert here('dd_evaluate', tmp_path/'b.safetensors', '--nets', 2).returncode == 0
+    r = here('dd_distill', *args, '--bn', 'running')
     assert r.returncode == 2 and 'bn must be one of tracked, learned, batch, calibrated, frozen' in r.stderr
 
 
-def test_reproduce_writes_the_curve_and_the_scores(tmp_path):
-    r = sh('dd_reproduce', 'demo', '--iters', 40, '--quiet', '--out', tmp_path, '--json', tmp_path/'d.json')
+def test_reproduce_writes_the_curve_and_the_scores(tmp_path, here):
+    r = here('dd_reproduce', 'demo', '--iters', 40, '--quiet', '--out', tmp_path, '--json', tmp_path/'d.json')
     assert r.returncode == 0, r.stderr
     out = json.loads((tmp_path/'d.json').read_text())
     assert out['changes'] == {'iters': 40} and out['curve']['it'] == [0, 20, 40] and out['curve']['mean_accuracy'][0] is None
     assert all(0 < out['scores'][k]['mean'] < 1 for k in ('distilled', 'random real images', 'class means'))
-    assert sh('dd_reproduce', 'demo', '--json', tmp_path).returncode == 2
+    assert here('dd_reproduce', 'demo', '--json', tmp_path).returncode == 2
 
 
-def test_distilling_for_pretrained_networks(tmp_path):
+def test_distilling_for_pretrained_networks(tmp_path, here):
     args = (*TINY, '--init', 'pretrained', '--poolsize', 4, '--poolepochs', 1, '--iters', 4, '--start', 'kmeans', '--ipc', 2, '--out', tmp_path/'p.safetensors')
-    r = sh('dd_distill', *args)
+    r = here('dd_distill', *args)
     assert r.returncode == 0, r.stderr
     assert sorted(f.name for f in (tmp_path/'pool').iterdir()) == [f'net-{i:05}.safetensors' for i in range(4)]
     assert Synthetic.load(tmp_path/'p.safetensors').meta['source']['source'] == 'PretrainedPool'
-    r = sh('dd_evaluate', tmp_path/'p.safetensors')
+    r = here('dd_evaluate', tmp_path/'p.safetensors')
     assert r.returncode == 2 and 'pool or archs must be given: the set was made for networks trained beforehand' in r.stderr
-    r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--size', 8)
+    r = here('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--size', 8)
     assert r.returncode == 0 and 'MLP: Score(' in r.stdout, r.stderr
-    r = sh('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--archs', 'MLP')
+    r = here('dd_evaluate', tmp_path/'p.safetensors', '--pool', tmp_path/'pool', '--archs', 'MLP')
     assert r.returncode == 2 and 'archs and netargs must not be given with pool' in r.stderr
-    r = sh('dd_distill', *args, '--poolepochs', 2)
+    r = here('dd_distill', *args, '--poolepochs', 2)
     assert r.returncode == 2 and 'trained otherwise' in r.stderr and len(r.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_under_torchrun_one_process_writes(tmp_path):
     start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--no-python', Path(sys.executable).parent/'dd_distill']
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
@@ -377,10 +382,10 @@ def test_nothing_of_the_users_is_written_over(ten, tmp_path, here):
     assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before and not (tmp_path/'set'/'c').exists()
 
 
-def test_names_with_dots_and_tildes_keep_apart(tmp_path, monkeypatch):
+def test_names_with_dots_and_tildes_keep_apart(tmp_path, monkeypatch, here):
     monkeypatch.setenv('HOME', str(tmp_path))
     for k in ('.1', '.2'):
-        r = sh('dd_distill', *TINY, '--iters', 1, '--out', f'~/lr0{k}')
+        r = here('dd_distill', *TINY, '--iters', 1, '--out', f'~/lr0{k}')
         assert r.returncode == 0, r.stderr
     assert {p.name for p in tmp_path.iterdir() if p.name[0] != '.'} == {'lr0.1', 'lr0.1.png', 'lr0.2', 'lr0.2.png'}
 
@@ -390,12 +395,12 @@ def test_too_large_for_the_memory(tmp_path, here):
     assert r.returncode == 1 and r.stderr.startswith('error: there is not enough memory for this') and len(r.stderr.splitlines()) == 1
 
 
-def test_class_names_are_not_formulas(tmp_path):
+def test_class_names_are_not_formulas(tmp_path, here):
     from torchvision.utils import save_image
     for c in ('$100', r'$\frac$', 'x^{'):
         (tmp_path/'money'/c).mkdir(parents=True)
         for i in range(6): save_image(torch.rand(3, 12, 12), tmp_path/'money'/c/f'{i}.png')
-    r = sh('dd_distill', 'money', '--net', 'MLP', '--iters', 1, '--batch', 4, '--quiet', cwd=tmp_path)
+    r = here('dd_distill', 'money', '--net', 'MLP', '--iters', 1, '--batch', 4, '--quiet', cwd=tmp_path)
     assert r.returncode == 0 and (tmp_path/'distilled.png').exists() and r.stderr == '', r.stderr
 
 

@@ -61,6 +61,7 @@ def test_printed_and_kept(quick, capsys):
         assert ('target' in text) == ('check' in text) == (not out['quick'])
 
 
+@pytest.mark.slow
 def test_memory_and_its_plot(capsys):
     out = hypergrad(quick=True, progress=False, parts=('memory',), contenders=['segments'])
     mem = out['memory']
@@ -76,6 +77,7 @@ def test_memory_and_its_plot(capsys):
     with pytest.raises(ValueError, match='memory'): plot_hypergrad({})
 
 
+@pytest.mark.slow
 def test_failures_are_reported_and_end(tmp_path, monkeypatch, capsys):
     pids = tmp_path/'pids'
     mine(tmp_path, monkeypatch, higher="raise ModuleNotFoundError(\"No module named 'higher'\")", faulty=f'''
@@ -166,6 +168,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match='repeats must be at least 1'): hypergrad(repeats=0)
 
 
+@pytest.mark.slow
 def test_lean_rows_are_the_same_strategies_with_another_allocator():
     out = contenders._memory(dict(contenders._SMALL, seed=0), (2, 4), ['stepwise', 'recompute', 'segments'], {}, 300., lambda what: None, 1, ['recompute', 'segments'])
     assert list(out['rows']) == ['stepwise', 'recompute', 'segments', 'recompute, lean', 'segments, lean'] and out['lean'] == contenders._LEAN

@@ -68,7 +68,8 @@ def result(script, ranks, tmp_path, **args):
 def error(a, b): return ((a - b).norm()/b.norm()).item()
 
 
-@pytest.mark.parametrize('nets', [4, 3, 1])   # shared evenly, unevenly, and with nothing to do for one of them
+slow = pytest.mark.slow
+@pytest.mark.parametrize('nets', [pytest.param(4, marks=slow), 3, pytest.param(1, marks=slow)])   # shared evenly, unevenly, and with nothing to do for one of them
 def test_two_processes_give_what_one_gives(script, tmp_path, nets):
     two, one = (result(script, n, tmp_path, nets=nets) for n in (2, 1))
     assert error(two['grad'], one['grad']) <= 1e-10 and two['loss'] == pytest.approx(one['loss'], rel=1e-10)
@@ -76,11 +77,13 @@ def test_two_processes_give_what_one_gives(script, tmp_path, nets):
     assert torch.equal(two['accuracy'], one['accuracy'])
 
 
+@pytest.mark.slow
 def test_two_processes_in_single_precision(script, tmp_path):
     two, one = (result(script, n, tmp_path, iters=1, dtype='float32') for n in (2, 1))
     assert error(two['grad'], one['grad']) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_up_by_another_number_of_processes(script, tmp_path):
     "Stopped at the 10th step by the last of two, finished by one; and the other way round."
     whole = result(script, 1, tmp_path)

@@ -22,12 +22,14 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_notebook_has_a_page(site):
     assert {p.stem for p in site.glob('*.html')} == {p.stem for p in (root/'nbs').glob('*.ipynb')} | {'api'}
     text = (site/'12_kernel.html').read_text()
     assert '<math' in text and '$' not in re.sub(r'<(pre|code).*?</\1>|<script.*?</script>|data:image[^"]*', '', text, flags=re.S)   # formulas are formulas
     assert 'aria-current="page">12_kernel' in text and '<img' in text
 
+@pytest.mark.slow
 def test_every_public_name_is_there(site):
     import dd_nb.all
     text = (site/'api.html').read_text()
@@ -37,6 +39,7 @@ def test_every_public_name_is_there(site):
     assert html.escape('outer learning rate of the images, Adam', quote=False) in text   # a docment of `distill`
     assert 'Synthetic.real' in text and dd_nb.all.Synthetic
 
+@pytest.mark.slow
 def test_links_and_pictures(site, tmp_path):
     assert build_site.check(site) == []
     broken = tmp_path/'broken'

@@ -15,6 +15,7 @@ from dd_nb.unrolling import Unroll
 NET = dict(name='ConvNet', width=4, depth=1)
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_compares_from_the_same_weights(capsys):
     before = torch.get_num_threads()
     out = time_to_accuracy(.5, recipe='demo', limit=60, every=5, progress=False, iters=200)
@@ -27,6 +28,7 @@ def test_time_to_accuracy_compares_from_the_same_weights(capsys):
     assert 'ratio' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_reached_is_said(capsys):
     out = time_to_accuracy(1.01, recipe='demo', limit=.5, factor=1., every=5, progress=False, iters=50)
     assert out['ours']['seconds'] is None and 'ratio' not in out
@@ -34,6 +36,7 @@ def test_a_target_that_is_not_reached_is_said(capsys):
     assert 'not reached' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_process_and_two(capsys):
     out = ranks(repeats=1, iters=3, progress=False, task=dict(net='MLP', shape=[1, 8, 8], ipc=1, steps=1, epochs=2, batch=16, nets=2))
     assert [len(out['times'][k][0]) for k in (1, 2)] == [2, 2] and out['ratio'] == pytest.approx(out['seconds'][1]/out['seconds'][2])

@@ -85,6 +85,7 @@ def test_poisoning(tmp_path, monkeypatch, capsys):
     assert 'known' in shown and 'mean over 2 pairs, unseen' in shown
 
 
+@pytest.mark.slow
 def test_policies_for_batchnorm(tmp_path, capsys):
     recipe = Recipe('small', 'a small one', 'digits', dict(name='ConvNet', width=2, depth=1, norm='batch'), fixed=False, start='real', syn=dict(ipc=1, epochs=2, lr=.05),
                     distill=dict(batch_size=16, every=2, n_eval=1))

@@ -93,7 +93,7 @@ def test_the_first_entry_is_as_good_as_it_says(data_root):
     assert sum(scores)/3 >= .938      # the paper: 93.76 %
 
 
-@pytest.mark.parametrize('name,least', [('mnist-random-100', .87), ('mnist-random-100-gd', .795), ('mnist-bn-100', .9)])
+@pytest.mark.parametrize('name,least', [pytest.param('mnist-random-100', .87, marks=pytest.mark.slow), ('mnist-random-100-gd', .795), ('mnist-bn-100', .9)])
 def test_sets_for_any_network_are_as_good_as_they_say(name, least, data_root):
     data = load_data('mnist', root=data_root)
     for seed in list_zoo()[name]:
