@@ -181,7 +181,7 @@ def known_by(
     objective = re.sub(r' at 0x\w+', '', loop.objective.settings())
     begun = {k: getattr(syn, k) for k in ('images', 'labels', 'lrs', 'order')}
     run |= dict(data=loop.data.name, images=list(syn.dims), learn=list(syn.learn),
-                inner=asdict(syn.inner), bn=syn.bn, clip=cut, objective=objective,
+                inner=asdict(syn.rule), bn=syn.bn, clip=cut, objective=objective,
                 examples=len(loop.data.y_train), start=_to_four_digits(begun))
     if saved and saved['run'].get('start') == syn.meta.get('start', ''):
         run['start'] = syn.meta['start']   # S as the call left it that was cut off

@@ -82,7 +82,7 @@ def pick_strategy(
     if memory is not None: check_number('memory', memory, lambda v: v > 0, 'be a positive number of bytes')
     step,schedule,s = prepared(syn, state, augment)
     steps,batch = steps or syn.n_steps,schedule[0]   # any step will do
-    key = 'graph bytes',syn.inner,s.nets,*(tuple(v.shape) for v in batch),batch[0].dtype,batch[0].device
+    key = 'graph bytes',syn.rule,s.nets,*(tuple(v.shape) for v in batch),batch[0].dtype,batch[0].device
     if augment is None: graph = s.net.once(key, lambda: _graph_bytes(step, s, batch))
     else: graph = _graph_bytes(step, s, batch)
     states = sum(v.nbytes for v in s.tensors())
@@ -101,7 +101,7 @@ class Auto:
     def resolve(self, syn, state, steps:int, compile=False, augment=None) -> str:
         "The strategy for so many steps."
         bytes_of_weights = sum(v.nbytes for v in state.params.values())
-        key = str([syn.inner, syn.bn, list(syn.batch(0)[0].shape), state.nets, bytes_of_weights, steps,
+        key = str([syn.rule, syn.bn, list(syn.batch(0)[0].shape), state.nets, bytes_of_weights, steps,
                    compile, augment is not None])
         if key not in self.picks:
             self.picks[key] = pick_strategy(syn, state, self.memory, steps, compile, augment)

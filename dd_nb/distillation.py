@@ -262,6 +262,7 @@ class Bounds:
             if not torch.isfinite(p).all():
                 raise FloatingPointError(f'{k} of S must stay finite, but the update after outer step '
                                          f'{loop.it} has made NaN or infinity of it: lower lr')
+            if k.endswith('running_var'): p.clamp_(min=1e-6)
         if (r := loop.params.get('raw_lrs')) is None: return
         if (r < self.low).any() or (r > self.high).any():
             r.clamp_(self.low, self.high)
@@ -294,7 +295,7 @@ class Validation:
     def tried(self, loop, tensors):
         "How good S is with these learned tensors; they are kept in `loop.best` if none were better."
         frozen = loop.syn.copy()
-        for k,p in tensors.items(): frozen.set_parameter(k, p.detach().clone())
+        for k in loop.syn.named_parameters(): frozen.set_parameter(k, tensors[k].detach().clone())
         states = judges(loop.source, self.n_eval, loop.seed, choose=True)
         states = [replace(s, seed=loop.seed) for s in states]
         acc = sum(loop.ranks.each(lambda s: loop.objective.judge(frozen, s, loop.data), states))/len(states)
@@ -376,11 +377,26 @@ def place(self:Loop):
     self.syn.norm,self.about = data.norm,data.describe()
     self.syn.meta.setdefault('data', self.about)   # what it is drawn by, on the way
 
+# %% ../nbs/03_single_step.ipynb #48edcf9d
+@patch
+def named_elsewhere(self:Loop) -> dict:
+    "What S's `learn` names of the source and of the objective; each becomes a tensor that is learned."
+    found = {}
+    for name in (k for k in self.syn.learn if k.startswith(('source.', 'objective.'))):
+        whose,_,what = name.partition('.')
+        has = getattr(self, whose).tensors()
+        own = {k: v for k,v in has.items() if k == what or k.startswith(f'{what}.')}
+        if not own:
+            some = ', '.join(sorted({k.partition('.')[0] for k in has})) or 'none'
+            raise BadArgument('learn', name, f'name learnable tensors of the {whose}', f'it has {some}')
+        found |= {f'{whose}.{k}': v.requires_grad_() for k,v in own.items()}
+    return found
+
 # %% ../nbs/03_single_step.ipynb #2c28c9eb
 @patch
 def begin(self:Loop):
     "The variables that change: those of a new run, or of the one that is taken up."
-    self.params = self.syn.named_parameters()
+    self.params = self.syn.named_parameters() | self.named_elsewhere()
     own = dict(images=self.lr, raw_labels=self.lr if self.lr_labels is None else self.lr_labels)
     def rate(k):
         kind,_,name = k.partition('.')
@@ -410,7 +426,7 @@ def fetch(self:Loop):
 def gradients(self:Loop, mine):
     "Losses and mean gradients of some of the networks, by number."
     states,batches = ([v[i] for i in mine] for v in (self.states, self.batches))
-    return hypergradients(self.objective, self.syn, states, batches)
+    return hypergradients(self.objective, self.syn, states, batches, params=[*self.params.values()])
 
 # %% ../nbs/03_single_step.ipynb #154d7635
 def distill(

@@ -167,9 +167,10 @@ def save(self:Synthetic,
     tensors = {k: v for k,v in self.tensors().items() if not k.startswith('images')} | dict(lrs=self.lrs)
     tensors |= {f'images.{k}'.rstrip('.'): v for k,v in self.param.packed(self.stored).items()}
     tensors['labels'] = _small(tensors.pop('raw_labels'), self.n_classes)
-    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=_asked(self.inner),
+    head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=_asked(self.plain_inner()),
                 learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
-    if isinstance(self.param, Pixels) and {*head['inner']} <= {*_OF_3}: head['format'] = 3
+    old = {*head['inner']} <= {*_OF_3} and not any('.' in k for k in self.learn)
+    if isinstance(self.param, Pixels): head |= dict(format=3) if old else {}
     else: head |= dict(param=spec_of_param(self.param), dims=list(self.dims))
     if self.norm is not None: tensors |= {f'norm.{k}': v for k,v in self.norm.state().items()}
     if self.init is not None:
@@ -220,6 +221,7 @@ def load(cls:Synthetic,
         if tensors['raw_lrs'].shape != syn.raw_lrs.shape: raise ValueError('raw_lrs and lrs differ in shape')
         syn.raw_lrs.data.copy_(tensors['raw_lrs'])
         syn.param,syn.stored = param,stored or syn.stored
+        for k in syn.raw_inner: syn.raw_inner[k] = tensors[f'inner.{k}']
         syn._replace(torch.clone)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as e:
         why = f'{type(e).__name__} {first_line(e)}'

@@ -37,6 +37,9 @@ class Source:
     def to(self, device=None, dtype=None) -> 'Source':
         "A copy that draws from the beginning, on another device or in another dtype."
         raise NotImplementedError(f'{type(self).__name__} must say how it is moved')
+    def tensors(self) -> dict:
+        "Tensors of its own that can be learned with S, by name."
+        return {}
     def describe(self) -> dict:
         "JSON-able facts."
         return dict(source=type(self).__name__)
@@ -96,7 +99,7 @@ class FixedInit(Source):
     def to(self, device=None, dtype=None) -> 'FixedInit':
         "A copy with the weights on another device or in another dtype."
         new = copy.copy(self)
-        new.state = self.state.to(device, dtype)
+        new.state = self.state.to(device, dtype).copied()   # what a run learns of it must not change this one
         return new
     def describe(self) -> dict:
         "JSON-able facts."
@@ -111,6 +114,12 @@ def state_dict(self:FixedInit) -> dict:
     return {}
 @patch
 def load_state_dict(self:FixedInit, d:dict): "Nothing to take up."
+
+@patch
+def tensors(self:FixedInit) -> dict:
+    "The initial weights, and the statistics that BatchNorm begins with."
+    parts = dict(params=self.state.params, buffers=self.state.buffers)
+    return {f'{part}.{k}': v for part,d in parts.items() for k,v in d.items() if v.is_floating_point()}
 
 @patch
 def structure(self:FixedInit) -> str:

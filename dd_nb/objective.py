@@ -52,6 +52,10 @@ class Objective:
         "What it was told, without what it has found out since: a run is known by it."
         return re.sub(r' at 0x[0-9a-f]+', '', repr(self))
 
+    def tensors(self) -> dict:
+        "Tensors of its own that can be learned with S, by name: strengths of an augmentation."
+        return {}
+
     def state_dict(self) -> dict:
         "What a run that is taken up again has to know of it."
         return {}

@@ -280,7 +280,7 @@ def cautious(
     max_norm:float|None=None,  # longer gradients are cut to this norm; None: none is
 ) -> State:
     "The network, trained on S with shorter steps or clipped gradients."
-    if syn.inner.name != 'sgd': raise BadArgument('inner', syn.inner.name, "be 'sgd'")
+    if syn.rule.name != 'sgd': raise BadArgument('inner', syn.rule.name, "be 'sgd'")
     check_number('factor', factor, lambda v: v >= 0, 'be a number >= 0')
     if max_norm is not None:
         check_number('max_norm', max_norm, lambda v: v > 0, 'be a positive number or None')

@@ -165,11 +165,12 @@ def hypergradients(
     batches:list,             # a real batch for each
     workers:int|None=None,    # threads on a CPU; by default as many as torch computes with, and networks
     stacked:bool|None=None,   # train all networks as one, through vmap; by default on a GPU
-) -> tuple[list,list]:        # losses, one a network, and gradients of the mean loss by `syn.parameters()`
+    params:list|None=None,    # what to differentiate by; by default `syn.parameters()`
+) -> tuple[list,list]:        # losses, one a network, and gradients of the mean loss by `params`
     """The mean hypergradient over several networks, each of them computed as fast as the device allows.
     Networks are stacked only where the objective's class says that it `stacks`; their loss is then one, the
     mean."""
-    ps = syn.parameters()
+    ps = syn.parameters() if params is None else params
     # not what the class inherits: a subclass may do anything with a batch
     can = vars(type(objective)).get('stacks', False)
     if stacked and not can:

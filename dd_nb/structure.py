@@ -299,6 +299,11 @@ def detached(self:State) -> State:
     "The same numbers without their history."
     return self.with_tensors([v.detach() for v in self.tensors()])
 
+@patch
+def copied(self:State) -> State:
+    "The same numbers in tensors of its own."
+    return self.with_tensors([v.detach().clone() for v in self.tensors()])
+
 # %% ../nbs/06f_structure.ipynb #32aee27f
 def stack(
     states:list,  # states of one structure

@@ -7,6 +7,7 @@ __all__ = ['inv_softplus', 'Synthetic']
 
 # %% ../nbs/02_synthetic.ipynb #e641cac3
 import copy,math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from .core import (BadArgument,BadType,Given,as_png,check_choice,check_count,rem
                         ticking)
 from .normalise import Normalise,Vectors
 from .data import Data
-from .rules import Inner,as_inner
+from .rules import SHARES,Inner,as_inner
 from .parametrise import Parametrisation,Pixels,as_param
 
 # %% ../nbs/02_synthetic.ipynb #49bdc6e9
@@ -51,7 +52,7 @@ class Synthetic:
         epochs:int=3,                      # passes over all steps: T = epochs * steps inner steps
         lr:float|Tensor=.02,               # step size(s) to start with: one number, or (T,)
         inner:'str|dict|Inner'='sgd',      # the rule that uses the step sizes
-        learn:tuple=('images', 'lrs'),     # what is learned: any of 'images', 'lrs', 'labels', 'stats'
+        learn:tuple=('images', 'lrs'),     # what is learned: see `tensors`
         norm:Normalise|Vectors|None=None,  # what the images are normalised by, or the embedding of sentences
         init:dict|None=None,               # the initial weights, for a fixed initialisation
         meta:dict|None=None,               # JSON-able facts saved with S: data set, network, seed, result
@@ -64,7 +65,7 @@ class Synthetic:
         self.param,self.stored = Pixels(),{'': images}
         self.dims = tuple(images.shape) if torch.is_tensor(images) else ()   # (steps, n, ...)
         self.raw_labels,self.label_form,self.n_classes = labels,label_form,n_classes
-        self.epochs,self.order,self.inner,self.learn = epochs,order,as_inner(inner),learn
+        self.epochs,self.order,self.rule,self.learn = epochs,order,as_inner(inner),learn
         self.norm,self.init,self.meta,self.bn,self.stats = norm,init,dict(meta or {}),bn,dict(stats or {})
         self._check(lr)
         if n_classes is None: self.n_classes = _classes_in(labels)
@@ -73,6 +74,7 @@ class Synthetic:
             self.order,self.epochs = order.to(images.device, torch.long),-(-order.numel()//len(self))
         lrs = torch.as_tensor(lr, dtype=images.dtype, device=images.device)
         self.raw_lrs,self.learn = inv_softplus(lrs.expand(self.n_steps)),tuple(learn)
+        self.raw_inner = self._constants()   # of the rule, those that are learned
         if param is not None: self.param,self.stored = as_param(param),as_param(param).start(images)
         self._replace(lambda t: t.clone(memory_format=torch.contiguous_format))
     def _check(self, lr): "See 'What is refused', at the end of the notebook."
@@ -108,6 +110,26 @@ def lrs(self:Synthetic) -> Tensor:
 def labels(self:Synthetic) -> Tensor:
     "Labels, `(steps, n)` long or `(steps, n, classes)` float."
     return self.raw_labels.softmax(-1) if self.label_form == 'softmax' else self.raw_labels
+
+# %% ../nbs/02_synthetic.ipynb #dfbe9f48
+@patch
+def _constants(self:Synthetic) -> dict:
+    "The constants of the rule that are to be learned, unconstrained."
+    own = {k: v for k,v in vars(self.rule).items() if f'inner.{k}' in self.learn and k != 'rates'}
+    if 'inner.rates' in self.learn: own |= {f'rates.{k}': v for k,v in self.rule.rates}
+    def raw(k, v):
+        if not v > 0: raise BadArgument(f'inner: {k}', v, 'be positive where it is learned')
+        v = torch.as_tensor(v, dtype=self.raw_lrs.dtype, device=self.raw_lrs.device)
+        return torch.logit(v) if k in SHARES else inv_softplus(v)
+    return {k: raw(k, v) for k,v in own.items()}
+
+@patch(as_prop=True)
+def inner(self:Synthetic) -> Inner:
+    "The rule of the inner training; constants that are learned are tensors."
+    if not self.raw_inner: return self.rule
+    now = {k: v.sigmoid() if k in SHARES else F.softplus(v) for k,v in self.raw_inner.items()}
+    rates = tuple((k, now.pop(f'rates.{k}', v)) for k,v in self.rule.rates)
+    return replace(self.rule, **now, rates=rates)
 
 # %% ../nbs/02_synthetic.ipynb #09c10e0e
 @patch(as_prop=True)
@@ -151,12 +173,15 @@ def tensors(self:Synthetic) -> dict:
     own = {f'images.{k}'.rstrip('.'): t for k,t in self.stored.items()}
     own |= dict(raw_labels=self.raw_labels, raw_lrs=self.raw_lrs)
     if self.order is not None: own['order'] = self.order
+    own |= {f'inner.{k}': v for k,v in self.raw_inner.items()}
     return own | {f'stats.{k}': v for k,v in self.stats.items()}
 
 @patch
 def named_parameters(self:Synthetic) -> dict:
     "Those of `tensors` that distillation learns, by the same names."
-    def learned(k): return k.removeprefix('raw_').partition('.')[0] in self.learn
+    def learned(k):
+        k = k.removeprefix('raw_')
+        return k.partition('.')[0] in self.learn or '.'.join(k.split('.')[:2]) in self.learn
     return {k: t for k,t in self.tensors().items() if learned(k)}
 
 @patch
@@ -171,6 +196,7 @@ def set_parameter(self:Synthetic, name:str, t:Tensor):
     kind,_,k = name.partition('.')
     if kind == 'stats': self.stats = {**self.stats, k: t}
     elif kind == 'images': self.stored = {**self.stored, k: t}
+    elif kind == 'inner': self.raw_inner = {**self.raw_inner, k: t}
     else: setattr(self, name, t)
 
 @patch
@@ -179,6 +205,14 @@ def running_stats(self:Synthetic) -> dict:
     construction."""
     if self.bn != 'learned': return {}
     return {k: F.softplus(v) if k.endswith('var') else v for k,v in self.stats.items()}
+
+@patch
+def plain_inner(self:Synthetic) -> Inner:
+    "The rule with numbers in place of learned tensors."
+    def plain(v): return v.item() if torch.is_tensor(v) else v
+    now = self.inner
+    rates = tuple((k, plain(v)) for k,v in now.rates)
+    return replace(now, rates=rates, **{k: plain(v) for k,v in vars(now).items() if k != 'rates'})
 
 # %% ../nbs/02_synthetic.ipynb #3c2c7380
 @patch
@@ -211,8 +245,8 @@ def changed(self:Synthetic,
     "A deep copy with some of its arguments changed; it shares no tensor with this set."
     # the tensors that are not copied here are copied by the constructor
     own = dict(images=self.images, labels=self.raw_labels, n_classes=self.n_classes, epochs=self.epochs,
-               lr=self.lrs.detach(), inner=self.inner, learn=self.learn, norm=self.norm, order=self.order,
-               init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta), bn=self.bn, stats=self.stats,
+               lr=self.lrs.detach(), inner=self.plain_inner(), learn=self.learn, norm=self.norm,
+               order=self.order, init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta), bn=self.bn, stats=self.stats,
                label_form='plain' if 'labels' in kw else self.label_form)
     new = Synthetic(**{**own, **kw})
     if {'images', 'param'} & kw.keys(): return new
@@ -255,7 +289,7 @@ def __repr__(self:Synthetic):
     made_for = f', for {name}' if name else ''
     made_from = '' if isinstance(self.param, Pixels) else f' made by {self.param}'
     return (f"Synthetic({len(self)} examples {shape}{made_from}, {self.n_classes} classes, {kind} labels, "
-            f"{plan}, {self.inner.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}{bn}{made_for})")
+            f"{plan}, {self.rule.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}{bn}{made_for})")
 
 # %% ../nbs/02_synthetic.ipynb #362f7b4d
 def _class_blocks(n_classes, ipc, steps):
@@ -621,8 +655,10 @@ def _check_learn(learn, bn, hard):
     "What is to be learned has a name, and a gradient."
     if not isinstance(learn, (tuple, list)): raise BadType('learn', learn, 'be a tuple of names')
     can = ['images', 'lrs', *['labels']*(not hard), *['stats']*(bn == 'learned')]
+    can += [f'inner.{k}' for k in ('momentum', 'weight_decay', 'beta1', 'beta2', 'alpha', 'rates')]
     why = dict(labels='hard labels cannot be learned', stats=f"that is for bn='learned', not for {bn!r}")
     for k in learn:
+        if isinstance(k, str) and k.startswith(('source.', 'objective.')): continue   # of a run
         if k not in can: raise BadArgument('learn', k, f'name some of {", ".join(can)}', why.get(k, ''))
 
 def _check_stats(bn, stats, shape):

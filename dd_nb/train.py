@@ -56,9 +56,11 @@ class Step:
             live = [k for k in params if k in learns]
             grads = torch.autograd.grad(loss, [params[k] for k in live], create_graph=create_graph,
                                         allow_unused=True)
+        rates = dict(self.rule.inner.rates)
         with torch.set_grad_enabled(create_graph):
             for k,g in zip(live, grads):
-                if g is not None: params[k],slots[k] = self.rule(params[k], g, slots[k], lr, n)
+                rate = lr*rates[k] if k in rates else lr
+                if g is not None: params[k],slots[k] = self.rule(params[k], g, slots[k], rate, n)
         opt = {s: {k: slots[k][j] for k in params} for j,s in enumerate(self.rule.slots)}
         return replace(state, params=params, buffers=buffers, opt=dict(opt, n=state.opt['n'] + 1))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass,replace
 
 import torch
 from fastcore.basics import patch
-from torch import Tensor
+from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 
 from .core import BadArgument,BadType,Given,check_choice,check_count,drawing,is_whole
@@ -206,7 +206,9 @@ class Segments(Recompute):
 def _enclosed(step, state, x):
     """Learned tensors that a step uses though they are none of its inputs: what an augmentation or a network
     encloses, or a rate of the inner optimiser that is a tensor."""
-    rates = [v for v in vars(step.rule.inner).values() if torch.is_tensor(v) and v.requires_grad]
+    inner = step.rule.inner
+    constants = *vars(inner).values(),*dict(inner.rates).values()
+    rates = [v for v in constants if torch.is_tensor(v) and v.requires_grad]
     found,x,encloses = leaves_of(rates),x.detach(),state.net.facts.encloses
     if step.augment is not None or encloses:
         with drawing(0),torch.enable_grad():
@@ -375,6 +377,11 @@ def settings(self:Unroll) -> str:
     return f'Unroll({", ".join([repr(self.strategy), *opts])})'
 @patch
 def __repr__(self:Unroll): return self.settings() + (f': {self.pick.strategy}' if self.pick else '')
+@patch
+def tensors(self:Unroll) -> dict:
+    "The parameters of an augmentation that is a module."
+    if not isinstance(self.augment, nn.Module): return {}
+    return {f'augment.{k}': p for k,p in self.augment.named_parameters()}
 
 # %% ../nbs/06_unroll.ipynb #ba8b6a50
 @patch

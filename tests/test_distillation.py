@@ -285,3 +285,85 @@ def test_callbacks_stand_in_one_order(blobs):
         def before_run(self, loop): seen.extend(type(cb).__name__ for cb in loop.cbs)
     run(blobs, iters=1, average=.9, cbs=[Look()])
     assert seen == 'Keeper Rates Clipping Bounds Average Ageing Clock KeepBest Remember Together Validation'.split()
+
+
+class Blended(torch.nn.Module):
+    "An augmentation with a strength that can be learned."
+    def __init__(self):
+        super().__init__()
+        self.strength = torch.nn.Parameter(torch.tensor(.1))
+    def forward(self, x): return x + self.strength*x.flip(0)
+
+
+def test_any_outer_optimiser(blobs, tmp_path):
+    from functools import partial
+    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0)
+    start, got = syn.images.detach().clone(), []
+    class Keep:
+        def after_step(self, loop): got.append(loop.params['images'].grad.clone())
+    run(blobs, syn=syn, iters=1, outer=torch.optim.SGD, lr=.3, clip=None, schedule='constant', keep='last', cbs=[Keep()])
+    assert torch.allclose(syn.images, start - .3*got[0], atol=1e-6) and got[0].norm() > 0
+    for i, outer in enumerate((partial(torch.optim.SGD, momentum=.9, lr=.1), torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop)):
+        whole, _ = run(blobs, iters=12, every=4, outer=outer, lr=.02)
+        class Cut:
+            def after_eval(self, loop):
+                if loop.it == 8: raise StopDistill
+        run(blobs, iters=12, every=4, outer=outer, lr=.02, checkpoint=tmp_path/str(i), cbs=[Cut()])
+        again, _ = run(blobs, iters=12, every=4, outer=outer, lr=.02, checkpoint=tmp_path/str(i))
+        assert torch.equal(again.images, whole.images), outer
+    with pytest.raises(ValueError, match='belongs to another run: its outer was'):
+        run(blobs, iters=12, every=4, outer=torch.optim.Adam, lr=.02, checkpoint=tmp_path/'0')
+
+
+@pytest.mark.parametrize('outer,says', [('Adam', 'outer must be a function'), (lambda g: torch.optim.LBFGS([p for i in g for p in i['params']]), 'got LBFGS'), (lambda g: 3, 'return a torch.optim.Optimizer'),
+                                        (lambda g: torch.optim.SGD(g[:1]), 'take all 2 that are learned')])
+def test_outer_optimisers_that_cannot_be(blobs, outer, says):
+    with pytest.raises(ValueError, match=says): run(blobs, iters=1, outer=outer)
+
+
+def test_constants_of_the_inner_rule_are_learned(blobs, tmp_path):
+    from dd_nb.rules import layer_rates
+    inner = dict(name='momentum', momentum=.5, weight_decay=.01, rates=layer_rates(mlp()))
+    def start(): return Synthetic.noise(blobs.shape, 3, epochs=3, lr=.1, seed=0, inner=inner, learn=('images', 'lrs', 'inner.momentum', 'inner.weight_decay', 'inner.rates'))
+    syn, _ = run(blobs, syn=start(), iters=20)
+    now = syn.plain_inner()
+    assert now.momentum != .5 and now.weight_decay != .01 and len({v for _, v in now.rates}) > 2 and {*dict(now.rates)} == {*dict(inner['rates'])}
+    back = Synthetic.load(syn.save(tmp_path/'a.safetensors'))
+    assert all(torch.equal(a, b) for a, b in zip(back.tensors().values(), syn.tensors().values())) and back.plain_inner() == now
+    assert evaluate(back, None, blobs).mean == evaluate(syn, None, blobs).mean
+    assert evaluate(back, None, blobs).mean == evaluate(syn.changed(learn=('images',)), None, blobs).mean
+    for s in (syn.copy(), syn.changed(epochs=3)): assert s.plain_inner().momentum == pytest.approx(now.momentum, rel=1e-6)
+    with pytest.raises(ValueError, match='weight_decay must be positive where it is learned, got 0'):
+        Synthetic.noise(blobs.shape, 3, inner='momentum', learn=('inner.weight_decay',))
+    with pytest.raises(ValueError, match="learn must name some of images, lrs, inner.momentum"): Synthetic.noise(blobs.shape, 3, learn=('inner.eps',))
+
+
+@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+def test_gradients_of_constants_and_of_what_belongs_to_others(blobs, strategy, check_against_differences):
+    from dd_nb.rules import layer_rates, loss_fn
+    from dd_nb.structure import functional
+    from dd_nb.unrolling import unroll
+    net = MLP((6,), 3, hidden=(5,), act='softplus', seed=0)
+    inner = dict(name='momentum', momentum=.5, weight_decay=.01, rates=layer_rates(net))
+    syn = Synthetic.noise(blobs.shape, 3, epochs=4, lr=.1, seed=0, inner=inner, learn=('images', 'lrs', 'inner.momentum', 'inner.weight_decay', 'inner.rates')).to(dtype=torch.float64)
+    x, y = blobs.x_train[:30].double(), blobs.y_train[:30]
+    state = functional(net.double())
+    check_against_differences(lambda s: unroll(s, state, lambda t: loss_fn(t(x), y), strategy), syn)
+
+
+def test_initial_weights_and_augmentations_are_learned(blobs):
+    net, aug = mlp(), Blended()
+    source = FixedInit(net)
+    before = {k: v.clone() for k, v in source.state.params.items()}
+    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0, learn=('images', 'source.params', 'objective.augment'))
+    run(blobs, syn=syn, source=source, objective=Unroll('recompute', augment=aug), iters=15)
+    assert aug.strength.item() != pytest.approx(.1, abs=1e-4)
+    assert any(not torch.equal(syn.init['params'][k], v) for k, v in before.items())                 # learned, and kept with S
+    assert all(torch.equal(source.state.params[k], v) and not source.state.params[k].requires_grad for k, v in before.items())
+    assert evaluate(syn, None, blobs).mean > .5
+    batchnorm = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    syn = Synthetic.noise(blobs.shape, 3, lr=.1, seed=0, learn=('images', 'source.buffers'))
+    run(blobs, syn=syn, source=FixedInit(batchnorm), iters=10)
+    assert syn.init['buffers']['1.running_mean'].abs().max() > 0 and (syn.init['buffers']['1.running_var'] > 0).all()
+    for learn, says in ((('source.speed',), 'it has buffers, params|it has params'), (('objective.augment',), 'it has none')):
+        with pytest.raises(ValueError, match=says): run(blobs, syn=Synthetic.noise(blobs.shape, 3, seed=0, learn=('images', *learn)), iters=1)

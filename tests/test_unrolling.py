@@ -438,6 +438,13 @@ def test_windows_cut_the_gradient_and_nothing_else(strategy):
     for seed in range(40):   # a window lies within what is left of a training that has begun
         unroll(syn, replace(start, seed=seed), lambda s: ends.add(s.opt['n']) or term(s), strategy, window=3, start=7)
     assert ends == {10, 11, 12}
+    got = torch.autograd.grad(unroll(syn, state, term, strategy, window=(3, 9)), syn.parameters())   # a place of one's own
+    w = trained(syn, state, steps=3)
+    for t in range(3, 9): w = train_step(w, *syn.batch(t), syn.inner, create_graph=True)
+    for a, b in zip(got, torch.autograd.grad(term(w), syn.parameters())): assert rel(a, b) < 1e-10
+    for bad in ((9, 3), (3, 13), (-1, 3), (3, 3)):
+        with pytest.raises(ValueError, match=r'window must be two inner steps in 0..12, in order, got'): unroll(syn, state, term, strategy, window=bad)
+    with pytest.raises(ValueError, match='window must be a number of steps, or first and last of two'): Unroll(window=(1, 2, 3))
 
 
 def test_what_is_kept():
