@@ -4,3 +4,4 @@ from .harness import *
 from .speed_bench import *
 from .contenders import *
 from .tables import *
+from .budgets import *

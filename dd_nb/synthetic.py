@@ -246,7 +246,8 @@ def changed(self:Synthetic,
     # the tensors that are not copied here are copied by the constructor
     own = dict(images=self.images, labels=self.raw_labels, n_classes=self.n_classes, epochs=self.epochs,
                lr=self.lrs.detach(), inner=self.plain_inner(), learn=self.learn, norm=self.norm,
-               order=self.order, init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta), bn=self.bn, stats=self.stats,
+               order=self.order, init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta),
+               bn=self.bn, stats=self.stats,
                label_form='plain' if 'labels' in kw else self.label_form)
     new = Synthetic(**{**own, **kw})
     if {'images', 'param'} & kw.keys(): return new

@@ -20,10 +20,10 @@ rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__
 import_order = '''core rules parametrise normalise data pictures readers rows sources augment networks synthetic format folders files
     batchnorm layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
-    families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables bench
-    widgets cli all'''.split()
+    families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets
+    bench widgets cli all'''.split()
 
-bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables'   # out of the star: dd_nb.bench gathers them
+bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets'   # out of the star: dd_nb.bench gathers them
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()
