@@ -50,7 +50,7 @@ def budget_recipe(
     if method == 'dd':
         batch = max(b for b in range(1, 51) if n % b == 0)
         syn['epochs'] = max(1, 40*batch//n)
-    how = dict(base.distill, iters=iters, every=max(1, iters//4))
+    how = dict(base.distill, iters=iters, every=max(1, iters//2))
     return replace(base, name=f'{base.data}-{row}-{method}-{ipc}', net=net or base.net, syn=syn, param=param,
                    distill=how, minibatch=None if batch in (None, n) else batch)
 

@@ -489,3 +489,20 @@ def test_commands_say_what_came_of_the_networks(tmp_path, here):
     assert {'balanced', 'largest'} < set(Synthetic.load(tmp_path/'distilled.safetensors').meta['test'])
     r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--init', 'pretrained', '--poolsize', 3, '--poolepochs', 1, '--iters', 1, '--quiet', '--pool', tmp_path/'pool', '--seed', 1, cwd=tmp_path)
     assert r.returncode == 0 and r.stderr == ''
+
+
+def test_images_of_images_in_few_bits(here, tmp_path):
+    "What --formation and --bits store, through every command that takes a set."
+    path = tmp_path/'few.safetensors'
+    r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--formation', 2, '--bits', 6, '--iters', 3, '--batch', 32, '--quiet', '--out', path)
+    assert r.returncode == 0, r.stderr
+    syn = Synthetic.load(path)
+    assert syn.dims == (1, 40, 1, 8, 8) and repr(syn.param) == 'Quantised(bits=6, of=Formation(factor=2))'
+    assert syn.bytes_by_part()['images'] == 10*(8*8*6/8 + 8) + 20
+    r = here('dd_show', path, cwd=tmp_path)
+    assert r.returncode == 0 and f'bytes: {syn.nbytes}' in r.stdout and (tmp_path/'few-stored.png').read_bytes()[:4] == b'\x89PNG'
+    r = here('dd_evaluate', path, '--nets', 2, '--quiet')
+    assert r.returncode == 0 and 'Score(' in r.stdout, r.stderr
+    for args, says in ((('--formation', 0), 'formation must be at least 1'), (('--bits', 9), 'bits must be at most 8'), (('--formation', 9), 'factor must be at most the 8 pixels')):
+        r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--iters', 1, '--out', tmp_path/'x.safetensors', '--quiet', *args)
+        assert r.returncode == 2 and says in r.stderr and not (tmp_path/'x.safetensors').exists()

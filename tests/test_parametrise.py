@@ -231,3 +231,15 @@ def test_names_and_settings():
     for bad in (lambda: Formation('2'), lambda: Quantised(0), lambda: Quantised(4, patch=0), lambda: Basis(0), lambda: Poster(3, 3, 0),
                 lambda: Formation(2, of='x'), lambda: Decoder(generator, (3,))):
         with pytest.raises(BadArgument): bad()
+
+
+def test_explorers_folders_and_storage_take_it(data, tmp_path):
+    from dd_nb.ranking import storage
+    from dd_nb.widgets import explore_training
+    syn = Synthetic.real(data, ipc=4, lr=.1).parametrised(Quantised(8, of=Formation(2)))
+    assert storage(syn)['images'] == syn.bytes_by_part()['images'] and storage(syn)['total'] == syn.nbytes
+    assert syn.show() is not None and syn.show_stored() is not None and syn.parametrised(None).show_stored() is not None
+    assert set_of(data, Decoder(generator(), (3,), fit=1)).show_stored() is None
+    explore_training(syn, FixedInit(MLP(data.shape, 10, seed=0)), data)
+    a = evaluate(syn, RandomInit(lambda: MLP(data.shape, 10), 0), data, n_nets=2)
+    assert a.all == evaluate(syn.parametrised(None), RandomInit(lambda: MLP(data.shape, 10), 0), data, n_nets=2).all
