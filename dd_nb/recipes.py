@@ -185,6 +185,12 @@ _add(_lenet('mnist-fixed-100', 'a hundred MNIST images, ten steps of three epoch
             'gradient descent inside (Wang et al. 2018)', fixed=False, start='real', n_nets=200,
             syn=dict(ipc=5, steps=2, epochs=30, lr=.002, inner='adam', learn=('images',)),
             unroll=_ADAM, distill=dict(_ANY, iters=2200)),
+     _lenet('mnist-formation-100', 'a hundred MNIST images that hold four small ones each, for any LeNet: '
+            '64 steps of fifty with Adam, labels that are learned', fixed=False, start='real', n_nets=200,
+            syn=dict(ipc=40, steps=1, epochs=8, lr=.004, inner='adam'), minibatch=50,
+            param=dict(name='Formation', factor=2), labels=dict(start='hard'),
+            unroll=dict(_ADAM, window=40),
+            distill=dict(_ANY, iters=1200, lr_labels=.01, lr_lrs=.005, average=.98, every=50)),
      _lenet('mnist-random-100-gd',
             'the same by ten steps of three epochs of plain gradient descent, as in the paper',
             '79.5 +- 8.1 % (Wang et al. 2018)', fixed=False, start='real', n_nets=200,
