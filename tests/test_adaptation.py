@@ -97,6 +97,7 @@ def test_alexnet_is_distilled_for(tmp_path):
     assert h.skipped == 0 and torch.isfinite(syn.images).all() and 0 <= evaluate(syn, source, data).mean <= 1
 
 
+@pytest.mark.slow
 def test_usps_in_the_frame_of_mnist(data_root):
     d = load_data('usps28', root=data_root)
     assert d.shape == (1, 28, 28) and (len(d.y_train), len(d.y_test)) == (7438, 1860) and d.name == 'usps28'

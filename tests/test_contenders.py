@@ -24,6 +24,7 @@ def mine(folder, monkeypatch, **modules):
 def quick(): return hypergrad(quick=True, progress=False, parts=('time', 'nets'))
 
 
+@pytest.mark.slow
 def test_every_contender_computes_the_same_gradient(quick):
     rows, = [t['rows'] for t in quick['time']]
     assert list(rows) == [k for k in CONTENDERS if k != 'compiled']
@@ -45,12 +46,14 @@ def test_the_faster_thread_count_counts(capsys):
     assert '1 thread  2 threads' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_several_networks(quick):
     rows = quick['nets'][0]['rows']
     assert set(rows) == {'in sequence', 'two workers', 'vmap'} and rows['in sequence']['ratio'] == 1
     for k in ('two workers', 'vmap'): assert rows[k]['error'] < 1e-10 and rows[k]['error32'] < 1e-4
 
 
+@pytest.mark.slow
 def test_printed_and_kept(quick, capsys):
     again = json.loads(json.dumps(quick, allow_nan=False))
     assert again == quick, 'JSON returns the same, names of keys included'

@@ -101,5 +101,6 @@ def test_one_that_fails_stops_all_and_says_why(script):
     assert 'ValueError: boom' in done.stderr and 'process 1 of 2 failed with ValueError: boom' in done.stderr and 'at outer step 2' in done.stderr
 
 
+@pytest.mark.slow
 def test_one_that_dies_stops_all(script):
     assert run(script, 2, die=5, timeout=120).returncode != 0

@@ -78,6 +78,7 @@ def test_side_by_side_trains_the_same_networks(capsys):
     assert 'ratio' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cost(capsys):
     task = dict(data='digits', net=NET, steps=1, epochs=3, inner='momentum', lr=.01, batch_size=16)
     out = cost(task=task, ipcs=(1, 2), rows={'a': dict(strategy='graph'), 'b': dict(strategy='recompute')}, repeats=1, threads=1, limit=1, progress=False)
