@@ -101,8 +101,9 @@ class Auto:
     def resolve(self, syn, state, steps:int, compile=False, augment=None) -> str:
         "The strategy for so many steps."
         bytes_of_weights = sum(v.nbytes for v in state.params.values())
-        key = str([syn.rule, syn.bn, list(syn.batch(0)[0].shape), state.nets, bytes_of_weights, steps,
-                   compile, augment is not None])
+        examples = list(syn.dims),None if syn.order is None else list(syn.order.shape)
+        key = str([syn.rule, syn.bn, *examples, state.nets, bytes_of_weights, steps, compile,
+                   augment is not None])
         if key not in self.picks:
             self.picks[key] = pick_strategy(syn, state, self.memory, steps, compile, augment)
         self.pick = self.picks[key]

@@ -506,7 +506,7 @@ def dd_show(
         print(f'  bytes: {syn.nbytes}')
         if not isinstance(syn.param, Pixels) and (fig := syn.show_stored()):
             stored = path.with_name(f'{path.stem}-stored.png')
-            write_atomic(stored, as_png(fig, 100))
+            _write_png(fig, stored)
             print(f'  what is stored: {stored}')
         for k in ('source', 'recipe', 'objective', 'outer_steps', 'seconds', 'seed', 'validation_accuracy',
                   'test'):

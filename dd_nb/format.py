@@ -22,7 +22,7 @@ from .core import BadArgument,BadType,Given,first_line,renaming
 from .rules import Inner
 from .parametrise import Parametrisation,Pixels,as_param,spec_of_param
 from .normalise import norm_from_state
-from .synthetic import Synthetic,check_finite,kind_of
+from .synthetic import Synthetic,check_finite,kind_of,label_dtype
 
 # %% ../nbs/02c_format.ipynb #97a1ce5d
 FORMAT = 4                  # of the file; raised when an older dd_nb could not read it, or would misread it
@@ -146,11 +146,6 @@ def read_tensors(
     raise ValueError(f'{str(path)!r} is not a readable dd_nb file: {why}') from cause
 
 # %% ../nbs/02c_format.ipynb #5c786141
-def _small(y, n_classes):
-    "Hard labels in as few bytes as they need."
-    if y.is_floating_point(): return y
-    return y.to(torch.uint8 if n_classes <= 256 else torch.int16 if n_classes <= 32_768 else torch.int32)
-
 _OF_3 = 'name momentum nesterov weight_decay beta1 beta2 eps'.split()   # settings that format 3 knows
 
 def _asked(inner):
@@ -166,7 +161,8 @@ def save(self:Synthetic,
     of that name then stays as it was."""
     tensors = {k: v for k,v in self.tensors().items() if not k.startswith('images')} | dict(lrs=self.lrs)
     tensors |= {f'images.{k}'.rstrip('.'): v for k,v in self.param.packed(self.stored).items()}
-    tensors['labels'] = _small(tensors.pop('raw_labels'), self.n_classes)
+    y = tensors.pop('raw_labels')
+    tensors['labels'] = y if y.is_floating_point() else y.to(label_dtype(self.n_classes))
     head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=_asked(self.plain_inner()),
                 learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
     old = {*head['inner']} <= {*_OF_3} and not any('.' in k for k in self.learn)
@@ -231,7 +227,7 @@ def load(cls:Synthetic,
 # %% ../nbs/02c_format.ipynb #de88d88f
 def _check_stored(tensors, head):
     "Refuse, of what a file says, what the constructor of `Synthetic` would not look at."
-    for k in [*(k for k in ('images',) if k in tensors and 'param' not in head), 'lrs', 'raw_lrs']:
+    for k in (*['images']*('param' not in head), 'lrs', 'raw_lrs'):
         if not tensors[k].is_floating_point():
             raise BadType(k, tensors[k].dtype, 'be real floating-point numbers')
     if tensors['lrs'].dim() != 1:

@@ -263,11 +263,15 @@ def parametrised(self:Synthetic,
     return self.changed(param=param)
 
 # %% ../nbs/02_synthetic.ipynb #b785f448
+def label_dtype(n_classes:int) -> torch.dtype:
+    "The smallest whole numbers that hard labels fit in: what a file keeps."
+    return torch.uint8 if n_classes <= 256 else torch.int16 if n_classes <= 32_768 else torch.int32
+
 @patch
 def bytes_by_part(self:Synthetic) -> dict:
     "What has to be kept to train on S as it was made for, in bytes: images, labels, lrs, statistics, order."
     y = self.raw_labels
-    small = 1 if self.n_classes <= 256 else 2 if self.n_classes <= 32_768 else 4   # of a hard label
+    small = label_dtype(self.n_classes).itemsize
     return dict(images=self.param.nbytes(self.stored), labels=y.nbytes if y.dim() > 2 else y.numel()*small,
                 lrs=self.raw_lrs.nbytes, statistics=sum(v.nbytes for v in self.stats.values()),
                 order=0 if self.order is None else self.order.numel()*4)
