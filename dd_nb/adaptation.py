@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .core import check_count,remark,tally
+from .tasks import TASKS
 from .data import READERS,Data,data_from_tensors,load_data,stratified
 from .readers import data_from_dataset
 from .ordinary import not_trained,scored,train_on
@@ -34,7 +35,8 @@ def full_target(
     x,y = data.x_train,data.y_train
     with tally(len(states)*epochs, 'full training', 'epoch') as tell:
         def one(i, s):
-            net = train_on(s.module(), x, y, epochs, lr=lr, batch_size=batch_size, seed=seed + i, tick=tell)
+            net = train_on(s.module(), x, y, epochs, lr=lr, batch_size=batch_size, seed=seed + i, tick=tell,
+                           loss=TASKS[data.task].loss)
             judged = scored(net, data)
             tell(judged.accuracy, 0)
             return judged

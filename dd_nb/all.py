@@ -2,6 +2,7 @@
 # %% Written by hand, in the order of the imports. This line of two percents keeps the file out of nbdev's symbol index.
 from .core import *
 from .rules import *
+from .tasks import *
 from .parametrise import *
 from .normalise import *
 from .data import *
@@ -12,6 +13,7 @@ from .sources import *
 from .augment import *
 from .networks import *
 from .synthetic import *
+from .starts import *
 from .format import *
 from .folders import *
 from .files import *

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from .core import BadArgument,Given,check_choice
 from .data import Data
 from .synthetic import Synthetic,inv_softplus
+from . import starts   # noqa: F401 - they are methods of `Synthetic`
 
 # %% ../nbs/07_batchnorm.ipynb #d1beba06
 def _updated_stats(bn, x, m):
@@ -140,7 +141,7 @@ def with_bn(self:Synthetic,
     policy:str,               # one of BN_POLICIES
     net:nn.Module|None=None,  # for 'learned': a network, from whose statistics those of S start
     data:Data|None=None,      # for 'calibrated': the real set; only its training split is used
-    per_class:int=5,          # for 'calibrated': real images of each class, kept with S
+    per_class:int=5,          # for 'calibrated': real images of each class, or in all, kept with S
     seed:int=0,               # which of them
 ) -> Synthetic:
     """A copy of S with another policy for BatchNorm's statistics; the set remembers it, so that distillation,

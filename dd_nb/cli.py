@@ -19,6 +19,7 @@ from fastcore.script import call_parse,store_true
 
 from .core import BadArgument,Given,as_png,check_choice,check_count,check_number,first_line,no_progress
 from .core import renaming
+from .tasks import TASKS
 from .parametrise import Formation,Pixels,Quantised
 from .normalise import Vectors
 from .data import known_name,load_data
@@ -203,6 +204,7 @@ def _check_distill(o):
         if vars(o)[k] and o.init != 'pretrained':
             raise BadArgument('init', o.init, f"be 'pretrained' for {k}")
     check_choice('labels', o.labels, ('hard', *LABEL_FORMS))
+    check_choice('task', o.task, TASKS)
     check_choice('bn', o.bn, BN_POLICIES)
     _counts(ipc=o.ipc, steps=o.steps, epochs=o.epochs, iters=o.iters, batch=o.batch, nets=o.nets,
             poolepochs=o.poolepochs, formation=o.formation)
@@ -216,7 +218,7 @@ def _check_distill(o):
 # %% ../nbs/22_cli.ipynb #2514811a
 def _net_name(d):
     "The network of those who name none."
-    if len(d.shape) == 2: return 'TextCNN'
+    if len(d.shape) < 3: return ('MLP', 'TextCNN')[len(d.shape) - 1]
     return 'LeNet' if d.shape[0] == 1 and min(d.shape[-2:]) >= 28 else 'ConvNet'
 
 def _source(o, d, make, folder):
@@ -239,8 +241,15 @@ def _start(o, d, make):
     syn = started(o.start, d, ipc=o.ipc*o.formation**2, seed=o.seed, **schedule)
     param = Formation(o.formation) if o.formation > 1 else Pixels()
     syn = syn.parametrised(Quantised(o.bits, of=param) if o.bits else param)
-    if o.labels != 'hard': syn = syn.softened('hard' if o.labels == 'plain' else 'smoothed', o.labels)
+    if o.labels != 'hard' and d.task != 'classes': syn = syn.changed(learn=(*syn.learn, 'labels'))
+    elif o.labels != 'hard': syn = syn.softened('hard' if o.labels == 'plain' else 'smoothed', o.labels)
     return syn if o.bn == 'tracked' else syn.with_bn(o.bn, make(o.seed), d, seed=o.seed)
+
+def _asked_data(o, device):
+    "The data set that DATA, --task and --target name."
+    asked = {} if o.task == 'classes' else dict(task=o.task)
+    if o.target: asked['target'] = o.target.split(',') if asked else o.target
+    return _data('data', o.data, root=o.root or None, size=o.size or None, zca=o.zca, device=device, **asked)
 
 # %% ../nbs/22_cli.ipynb #b3e50f8c
 def _distil(o, device):
@@ -254,7 +263,7 @@ def _distil(o, device):
     first = Ranks().rank == 0
     if first: _begin(kept, o.resume, o.anew)
     kw = _netargs(o.netargs)
-    d = _data('data', o.data, root=o.root or None, size=o.size or None, zca=o.zca, device=device)
+    d = _asked_data(o, device)
     def make(seed=None):
         return make_net(o.net or _net_name(d), shape=d.shape, n_classes=d.n_classes, **{'seed': seed, **kw})
     make(0)   # a network that does not fit is found here, before any work
@@ -274,7 +283,8 @@ def _distil(o, device):
 
 def _print_run(o, history, score, objective):
     "How it went."
-    print(f'validation {history.best_accuracy:.1%} at outer step {history.best_it} of {o.iters}, '
+    valid = TASKS[score.task].said(history.best_accuracy, 1)
+    print(f'validation {valid} at outer step {history.best_it} of {o.iters}, '
           f'{history.seconds[-1]:.0f} s; test {score}')
     remarks = ''
     if history.skipped:
@@ -321,6 +331,8 @@ def dd_distill(
     window:int=0,             # differentiate through so many inner steps only (an approximation); 0: all
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     size:int=0,               # resize images to this many pixels; 0: as they are (28 for digits)
+    task:str='classes',       # of a table or an .npz file: classes, labels (several at once) or numbers
+    target:str='',            # column of a table that holds the class; columns, with commas, for other tasks
     zca:_Zca=False, root:_Root='', device:_Device='cpu', seed:_Seed=0,
     checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, quiet:_Quiet=False,
 ):
@@ -328,8 +340,8 @@ def dd_distill(
     Cut off, it goes on where it was when it is called again.
     Under torchrun the networks of an outer step are shared among its processes.
     Networks: LeNet, AlexCifarNet, ConvNet, AlexNet, VGG11, ResNet18, MLP, Logistic, and for sentences
-    TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, TextCNN for
-    sentences."""
+    TextCNN, TextRNN, TextTransformer; by default LeNet, ConvNet for colour or small images, MLP for rows of
+    numbers, TextCNN for sentences."""
     o = SimpleNamespace(**locals())
     with clear_errors(quiet),join_ranks(_device(device)) as device: _distil(o, device)
 
@@ -379,7 +391,9 @@ def _data_of(o, syn, device):
     norm = syn.norm if o.ours and not o.zca and name == made.get('name') else None   # that the set knows
     side = o.size or (syn.shape[-1] if square else None)
     def other(why): return BadArgument('data', Given(), f'be the path of what {o.file} was made for', why)
-    try: d = _data('data', name, root=o.root or None, size=side, zca=o.zca, device=device, norm=norm)
+    asked = {}
+    if o.ours and syn.task != 'classes': asked = dict(task=syn.task, target=made.get('classes'))
+    try: d = _data('data', name, root=o.root or None, size=side, zca=o.zca, device=device, norm=norm, **asked)
     except ValueError as e:
         if o.data or norm is None: raise
         raise other(f'{name!r} here is something else ({e})') from e
@@ -421,13 +435,13 @@ def _rows(o, sets, d):
     if not o.compare: return rows
     first = sets[0] if isinstance(sets, list) else sets
     n = len(first) if isinstance(first, Synthetic) else len(first[1])
-    if n % d.n_classes:
-        raise ValueError(f'compare needs as many examples of each of {d.n_classes} classes, got {n} examples')
-    ipc = n//d.n_classes
+    if n % d.groups:
+        raise ValueError(f'compare needs as many examples of each of {d.groups} classes, got {n} examples')
+    ipc = n//d.groups
     many = range(len(sets)) if isinstance(sets, list) and len(sets) > 1 else range(5)
     rows |= {'random real': [coreset('real', d, ipc, seed=i) for i in many],
              'class means': coreset('means', d, ipc)}
-    if n > d.n_classes: rows['k-means centres'] = coreset('kmeans', d, ipc)
+    if n > d.groups: rows['k-means centres'] = coreset('kmeans', d, ipc)
     return rows
 
 # %% ../nbs/22_cli.ipynb #663cc2d7
@@ -455,7 +469,7 @@ def _evaluated(o):
         table = {row: {a: r.to_dict() for a,r in rs.items()} for row,rs in scores.items()}
         _write_json(dict(file=str(o.file), data=d.name, protocol=asdict(p) if p else 'own', seed=o.seed,
                          scores=table), o.json)
-    if o.plot: _write_png(plot_scores(scores, f'test accuracy on {d.name}, %'), o.plot)
+    if o.plot: _write_png(plot_scores(scores, f'test {TASKS[d.task].measure} on {d.name}'), o.plot)
 
 # %% ../nbs/22_cli.ipynb #5f37ae1f
 @call_parse

@@ -11,8 +11,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from .core import check_choice,tally
+from .tasks import TASKS
 from .data import Data
-from .synthetic import Synthetic,start_from,too_few
+from .synthetic import Synthetic
+from .starts import start_from,too_few
 from .layers import placed
 from .penultimate import features_of
 from .ordinary import train_on
@@ -42,7 +44,8 @@ def feature_net(
     net,x = placed(net, data.device, data.dtype),data.x_train
     features(x[:2], net, layer)
     with tally(epochs, 'train', 'epoch') as tell:
-        return train_on(net, x, data.y_train, epochs, lr=lr, batch_size=batch_size, seed=seed, tick=tell)
+        return train_on(net, x, data.y_train, epochs, lr=lr, batch_size=batch_size, seed=seed, tick=tell,
+                        loss=TASKS[data.task].loss)
 
 # %% ../nbs/18_coresets.ipynb #734df565
 def herd(
@@ -98,9 +101,10 @@ def near_centres(
 def _chosen(cls, data, pick, net, ipc=1, steps=1, epochs=3, lr=.02, inner='sgd', seed=0, layer=None, **kw):
     "A set of real examples: of each class those that `pick(features, need)` names."
     def choose(i, need, take):
-        if too_few(i, need): return take(i)
-        i = i.sort().values   # whatever order they were dealt in
-        return take(i[pick(features(take(i), net, layer), need)])
+        if not too_few(i, need):
+            i = i.sort().values   # whatever order they were dealt in
+            i = i[pick(features(take(i), net, layer), need)]
+        return take(i),i.split(1)
     return start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kw)
 
 # %% ../nbs/18_coresets.ipynb #9c902f79
@@ -145,7 +149,7 @@ def started(
 ) -> Synthetic:
     "A set to start from, by the name of its constructor. Raises ValueError with the known names."
     check_choice('start', name, STARTS)
-    if name == 'noise': return Synthetic.noise(data.shape, data.n_classes, **kwargs)
+    if name == 'noise': return Synthetic.noise(data.shape, data.n_classes, task=data.task, **kwargs)
     if name in BY_FEATURES: kwargs['net'] = net
     return getattr(Synthetic, name)(data, **kwargs)
 

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,check_type,first_line
 from .core import is_number,is_whole,remark
+from .tasks import TASKS,check_answers,needs_classes
 from .normalise import Normalise,Vectors,check_dtype,check_zca,in_pieces
 
 # %% ../nbs/00_data.ipynb #01dffc7a
@@ -45,9 +46,12 @@ class Split:
         i = i.to(self.y.device)
         return Split(self.x, self.y[i], i if self.ix is None else self.ix[i])
 
-    def to(self, device):
-        "The split on a device, with its own rows alone; itself if it is there."
-        return self if self.x.device == device else Split(self.raw.to(device), self.y.to(device))
+    def to(self, device, dtype=None):
+        """The split on a device, with its own rows alone, and labels that are floats in a dtype; itself if it
+        is so."""
+        y = self.y if dtype is None or not self.y.is_floating_point() else self.y.to(dtype)
+        if self.x.device == device: return self if y is self.y else Split(self.x, y, self.ix)
+        return Split(self.raw.to(device), y.to(device))
 
 # %% ../nbs/00_data.ipynb #a9aa3738
 class Data:
@@ -57,34 +61,46 @@ class Data:
         train:Split,                      # training split
         test:Split,                       # test split
         name:str,                         # short name, stored with results
-        classes:list,                     # one name per class
+        classes:list,                     # one name per class, or per label or number that is asked for
         norm:Normalise|Vectors,           # normalisation by training statistics, or the embedding of words
         dtype:torch.dtype=torch.float32,  # dtype of normalised examples
+        task:str='classes',               # what is asked: one of TASKS (00h_tasks)
+        units:tuple|None=None,            # of numbers: mean and standard deviation, float64 (k,) each
     ):
         self._train,self._test,self.name,self.classes = train,test,name,list(classes)
+        self.task,self.units = task,units
         self.norm,self.dtype,self.device = norm.to(dtype=dtype),dtype,train.x.device
         self.n_classes,self.shape = len(self.classes),norm.example_shape(tuple(train.x.shape[1:]))
         self._kept,self._found = {},{}   # whole splits; what is known about the contents
 
     @property
-    def y_train(self) -> torch.Tensor: return self._train.y   # long (N,)
+    def y_train(self) -> torch.Tensor: return self._train.y   # long (N,); float (N, k) for other tasks
     @property
-    def y_test(self) -> torch.Tensor: return self._test.y     # long (N,)
+    def y_test(self) -> torch.Tensor: return self._test.y     # long (N,); float (N, k) for other tasks
     @property
     def raw_train(self) -> torch.Tensor: return self._train.raw   # as stored, (N, *shape)
     @property
     def raw_test(self) -> torch.Tensor: return self._test.raw     # as stored, (N, *shape)
 
-    @property
-    def counts(self) -> torch.Tensor:
-        "Number of training examples of each class, long (n_classes,), on the CPU"
-        return torch.bincount(self.y_train.cpu(), minlength=self.n_classes)
+# %% ../nbs/00_data.ipynb #5bb124a5
+@patch(as_prop=True)
+def counts(self:Data) -> torch.Tensor:
+    "Number of training examples of each class, long (n_classes,), on the CPU"
+    needs_classes('counts', self.task)
+    return torch.bincount(self.y_train.cpu(), minlength=self.n_classes)
 
-    def __repr__(self):
-        shape,kind = 'x'.join(map(str, self.shape)),str(self._train.x.dtype).split('.')[-1]
-        zca = '' if self.norm.zca_W is None else ', zca'
-        return (f'Data({self.name!r}: {len(self._train)} train + {len(self._test)} test, {shape} {kind}, '
-                f"{self.n_classes} classes{zca}, {self.device}, {str(self.dtype).split('.')[-1]})")
+@patch
+def __repr__(self:Data):
+    shape,kind = 'x'.join(map(str, self.shape)),str(self._train.x.dtype).split('.')[-1]
+    zca = '' if self.norm.zca_W is None else ', zca'
+    asked = f'{self.n_classes} {self.task if self.n_classes > 1 else self.task[:-1]}'
+    return (f'Data({self.name!r}: {len(self._train)} train + {len(self._test)} test, {shape} {kind}, '
+            f"{asked}{zca}, {self.device}, {str(self.dtype).split('.')[-1]})")
+
+@patch(as_prop=True)
+def groups(self:Data) -> int:
+    "Classes that `ipc` examples are taken of; 1 where there are none, and `ipc` examples are all."
+    return self.n_classes if self.task == 'classes' else 1
 
 # %% ../nbs/00_data.ipynb #e2819d99
 @patch
@@ -146,6 +162,7 @@ def batch(self:Data,
     """A random draw from the training split; only the drawn rows are normalised.
     Raises BadArgument for an unknown class, or for more distinct examples than there are."""
     n = check_count('n', n)
+    if balanced or classes is not None: needs_classes('balanced and classes', self.task)
     if balanced: i = self._balanced(n, generator, classes, replace)
     else:
         pool = None if classes is None else self._train.pool(self._check_classes(classes))
@@ -239,6 +256,7 @@ def show(self:Data,
     smallest number to their largest, and the title says so. Raises BadArgument for an unknown split, and
     ValueError if examples are not images."""
     import matplotlib.pyplot as plt
+    needs_classes('a row of pictures a class', self.task)
     n,k = check_count('n', n),min(check_count('max_classes', max_classes), self.n_classes)
     s = dict(train=self._train, test=self._test)[check_choice('split', split, ('train', 'test'))]
     grid,(lo,hi),(_,h,w) = self._grid(s, k, n),self.scale,self.shape
@@ -270,12 +288,14 @@ def _grid(self:Data, s, k, n):
 
 # %% ../nbs/00_data.ipynb #d535f88f
 def stratified(
-    y,         # labels, a long tensor
+    y,         # labels, a long tensor or rows of numbers
     n:int,     # examples to pick
     seed:int,  # of NumPy's legacy generator
 ) -> tuple:    # sorted positions (rest, picked)
-    "`n` examples shared among the classes in proportion, so that at least one of each class is left."
+    """`n` examples shared among the classes in proportion, so that at least one of each class is left; any
+    `n` where labels are rows of numbers."""
     y = y.cpu().numpy()
+    if y.ndim == 2: y = np.zeros(len(y), dtype=int)
     counts = np.bincount(y)
     share,room = n*counts/len(y),np.maximum(counts-1, 0)
     take = np.minimum(np.floor(share).astype(int), room)
@@ -301,15 +321,15 @@ def split_validation(
     """`data` with part of its training split held out as the test split, in proportion to the classes.
     Raises BadArgument for a count that leaves some class without training examples."""
     check_type('data', data, Data)
-    N,most = len(data.y_train),len(data.y_train) - data.n_classes
+    N,most = len(data.y_train),len(data.y_train) - data.groups
     if most < 1:
-        raise ValueError(f'data has {N} training examples of {data.n_classes} classes: nothing can be held '
+        raise ValueError(f'data has {N} training examples of {data.groups} classes: nothing can be held '
                          'out')
     if n is None: n = max(1, min(5000, N//5, most))
     elif is_number(n) and not is_whole(n): n = min(max(1, round(_check_frac('n', n)*N)), most)
     else: n = check_count('n', n, 1, most)
     train,test = (data._train.select(i) for i in stratified(data.y_train, n, check_seed(seed)))
-    return Data(train, test, data.name, data.classes, data.norm, data.dtype)
+    return Data(train, test, data.name, data.classes, data.norm, data.dtype, data.task, data.units)
 
 # %% ../nbs/00_data.ipynb #b16657ba
 def _digest_split(h, split):
@@ -318,14 +338,15 @@ def _digest_split(h, split):
     rows = max(1, 2**24//max(1, split.x[0].numel()))
     for i in range(0, len(split), rows):
         h.update(split.rows(slice(i, i + rows)).cpu().contiguous().view(torch.uint8).numpy())
-    h.update(split.y.cpu().numpy())
+    h.update(split.y.cpu().contiguous().numpy())
 
 @patch(as_prop=True)
 def digest(self:Data) -> str:
     """A fingerprint of the contents (hexadecimal): examples and labels of both splits, class names,
     normalisation; not the name."""
     if 'digest' not in self._found:
-        h = hashlib.sha256(json.dumps([self.classes, self.norm.fingerprint()]).encode())
+        asked = [] if self.task == 'classes' else [self.task, *map(torch.Tensor.tolist, self.units or ())]
+        h = hashlib.sha256(json.dumps([self.classes, self.norm.fingerprint(), *asked]).encode())
         for split in (self._train, self._test): _digest_split(h, split)
         self._found['digest'] = h.hexdigest()[:32]
     return self._found['digest']
@@ -339,7 +360,8 @@ def to(self:Data,
     "The same data on another device or in another dtype."
     dev = self.device if device is None else check_device(device)
     dtype = self.dtype if dtype is None else check_dtype(dtype)
-    new = Data(self._train.to(dev), self._test.to(dev), self.name, self.classes, self.norm, dtype)
+    train,test = (s.to(dev, dtype) for s in (self._train, self._test))
+    new = Data(train, test, self.name, self.classes, self.norm, dtype, self.task, self.units)
     new._found = self._found
     return new
 
@@ -347,7 +369,9 @@ def to(self:Data,
 def describe(self:Data) -> dict:  # JSON-able
     "What a result needs to say about the data it was made from."
     import dd_nb
-    return dict(name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes,
+    asked = {} if self.task == 'classes' else dict(task=self.task)
+    if self.units: asked['units'] = [v.tolist() for v in self.units]
+    return dict(asked, name=self.name, shape=list(self.shape), n_classes=self.n_classes, classes=self.classes,
                 n_train=len(self._train), n_test=len(self._test),
                 stored=str(self._train.x.dtype).split('.')[-1], norm=self.norm.to_dict(),
                 digest=self.digest, scale=self.scale and list(self.scale),
@@ -356,32 +380,35 @@ def describe(self:Data) -> dict:  # JSON-able
 # %% ../nbs/00_data.ipynb #c53f3ad3
 def data_from_tensors(
     x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8, or floats of any scale
-    y_train:torch.Tensor,             # their classes, whole numbers (N,) or (N, 1) from 0
+    y_train:torch.Tensor,             # their classes, whole numbers (N,) or (N, 1) from 0; or as `task` says
     x_test:torch.Tensor|None=None,    # test examples; None splits the training examples
-    y_test:torch.Tensor|None=None,    # their classes
+    y_test:torch.Tensor|None=None,    # the same of these
     name:str='tensors',               # short name, stored with results
-    classes:list|None=None,           # a name for each class; None: '0', '1', ...
+    classes:list|None=None,           # a name for each class, label or number; None: '0', '1', ...
     zca:bool|float=False,             # whiten; a number is the ridge
     device=None,                      # where the set lives; None: torch's default device
     dtype:torch.dtype=torch.float32,  # dtype of normalised examples
     test_frac:float=.3,               # share of the examples that becomes the test split, if there is none
     seed:int=0,                       # of that split
     norm:Normalise|None=None,         # use this normalisation instead of measuring one
+    task:str='classes',               # or 'labels' (N, k) of zeros and ones, or 'numbers' (N,) or (N, k)
 ) -> Data:
     """A `Data` from tensors (NumPy arrays will do). Memory is shared where possible, so do not change
     `x_train` afterwards. Raises TypeError or ValueError, in one sentence, for anything that is not a
-    classification set: NaN, lengths or shapes that differ, labels that are negative, fractional or out of
-    range, a class without training examples. Warns of what is odd: see `remarked`."""
+    set: NaN, lengths or shapes that differ, labels that are negative, fractional or out of range, a class
+    without training examples, numbers that are all the same. Warns of what is odd: see `remarked`.
+    Numbers are kept in standard deviations from the mean of the training split: see `in_units`."""
     device,dtype,seed = check_device(device),check_dtype(dtype),check_seed(seed)
     _check_norm(norm, zca)
-    train = _labelled(x_train, y_train, 'train', classes)
+    train = _labelled(x_train, y_train, 'train', classes, check_choice('task', task, TASKS))
     names = _class_names(train.y, classes)
     if x_test is None and y_test is None: halves = _halves(train, len(names), test_frac, seed)
-    else: halves = _alike(train, x_test, y_test, names)
-    train,test = (Split(s.x.to(device), s.y.to(device)) for s in halves)
+    else: halves = _alike(train, x_test, y_test, names, task)
+    halves,units = _standardised(halves, names) if task == 'numbers' else (halves, None)
+    train,test = (Split(s.x, s.y).to(device, dtype) for s in halves)
     if norm is None: norm = Normalise.fit(train.x, zca=zca, dtype=dtype)
     norm.check(train.x[:1])
-    return remarked(Data(train, test, str(name), names, norm, dtype))
+    return remarked(Data(train, test, str(name), names, norm, dtype, task, units))
 
 # %% ../nbs/00_data.ipynb #6829a0cf
 def listed(
@@ -395,7 +422,9 @@ def remarked(
     data:Data,   # a set that was just made
 ) -> Data:       # the same
     """Warn of classes with one training example or without a test example, and of classes of which one is ten
-    times as large as another."""
+    times as large as another; and of labels that no example, or every one, has."""
+    if data.task == 'numbers': return data
+    if data.task == 'labels': return _remarked_labels(data)
     n,tested,odd = data.counts,torch.bincount(data.y_test.cpu(), minlength=data.n_classes),[]
     for found,what in ((n == 1, 'a single training example'), (tested == 0, 'no test example')):
         names = [data.classes[c] for c in found.nonzero().flatten().tolist()]
@@ -407,6 +436,15 @@ def remarked(
                    f'training examples a class, so that always answering {data.classes[hi]!r} would score '
                    f'{share:.1%}')
     if odd: remark(f'{data.name} has {"; ".join(odd)}')
+    return data
+
+def _remarked_labels(data):
+    "Warn of labels that tell no two examples apart"
+    for split,y in (('training', data.y_train), ('test', data.y_test)):
+        same = (y == y[0]).all(0).nonzero().flatten().tolist()
+        if same:
+            names = listed(data.classes[c] for c in same)
+            remark(f'{data.name} has the same answer for every {split} example in {names}')
     return data
 
 # %% ../nbs/00_data.ipynb #86e63fdd
@@ -560,11 +598,12 @@ def check_labels(
         raise BadType(name, Given(type(y).__name__), want) from None
     if y.ndim == 2 and y.shape[1] == 1: y = y[:, 0]   # a column
     if y.ndim != 1:
-        hint = 'rows of one-hot labels become that by argmax(1)' if y.ndim == 2 else ''
+        hint = "rows of one-hot labels become that by argmax(1); several labels are task='labels'"
+        hint = hint if y.ndim == 2 else ''
         raise BadArgument(name, tuple(y.shape), 'have shape (N,), one label per example', hint)
     if len(y) != n: raise ValueError(f'{name} has {len(y)} labels, but {of} has {n} examples')
     if y.is_floating_point() or y.is_complex():
-        raise BadType(name, y.dtype, 'hold whole numbers (class indices)')
+        raise BadType(name, y.dtype, 'hold whole numbers (class indices)', "numbers are for task='numbers'")
     y = y.long()
     lo,hi = int(y.min()),int(y.max())
     if lo < 0: raise BadArgument(name, lo, 'hold class indices of at least 0')
@@ -572,17 +611,23 @@ def check_labels(
     return y
 
 # %% ../nbs/00_data.ipynb #99d86ea7
-def _labelled(x, y, split, classes):
+def _labelled(x, y, split, classes, task='classes'):
     "A split of checked examples and labels"
     names = () if classes is None else classes
     if not isinstance(names, (list, tuple)) or not all(isinstance(c, str) for c in names):
         raise BadType('classes', classes, 'be a list of names')
     x = check_examples(x, f'x_{split}')
+    if task != 'classes':
+        return Split(x, check_answers(y, f'y_{split}', len(x), f'x_{split}', task))
     most = {} if classes is None else dict(most=len(classes))
     return Split(x, check_labels(y, f'y_{split}', len(x), f'x_{split}', **most))
 
 def _class_names(y, classes):
-    "A name for each class, all of which must have training examples"
+    "A name for each class, all of which must have training examples; or for each column of labels"
+    if y.dim() == 2:
+        if classes is not None and len(classes) != y.shape[1]:
+            raise BadArgument('classes', Given(f'{len(classes)} names'), f'name {y.shape[1]} columns')
+        return [str(c) for c in range(y.shape[1])] if classes is None else list(classes)
     k = int(y.max())+1 if classes is None else len(classes)
     if k < 2: raise ValueError('y_train holds a single class; a classification set has at least 2')
     empty = (torch.bincount(y, minlength=k) == 0).nonzero().flatten().tolist()
@@ -595,16 +640,19 @@ def _class_names(y, classes):
 # %% ../nbs/00_data.ipynb #c2cf1e06
 def _halves(s, k, test_frac, seed):
     "Training and test split, dealt out of one split of `k` classes"
+    k = k if s.y.dim() == 1 else 1
     n = min(max(1, round(_check_frac('test_frac', test_frac)*len(s))), len(s)-k)
     if n < 1:
         raise ValueError(f'x_train has {len(s)} examples of {k} classes: too few to split; give x_test '
                          'and y_test')
     return [Split(s.x[i.to(s.x.device)], s.y[i.to(s.y.device)]) for i in stratified(s.y, n, seed)]
 
-def _alike(train, x_test, y_test, names):
+def _alike(train, x_test, y_test, names, task='classes'):
     "Training and test split of one shape and one dtype, the test examples checked"
     if x_test is None or y_test is None: raise BadArgument('x_test and y_test', Given(), 'be given together')
-    test = _labelled(x_test, y_test, 'test', names)
+    test = _labelled(x_test, y_test, 'test', names, task)
+    if test.y.dim() == 2 and test.y.shape[1] != train.y.shape[1]:
+        raise BadArgument('y_test', tuple(test.y.shape), f'have {train.y.shape[1]} columns like y_train')
     x,xt = train.x,test.x
     if xt.shape[1:] != x.shape[1:]:
         want = f'hold examples of shape {tuple(x.shape[1:])} like x_train'
@@ -620,3 +668,21 @@ def _check_norm(norm, zca):
         raise BadArgument('zca and norm', Given(), 'not both be given',
                           'a ready normalisation brings its own whitening')
     if norm is not None: check_type('norm', norm, Normalise)
+
+# %% ../nbs/00_data.ipynb #62bf690b
+def _standardised(halves, names):
+    "Both splits with their numbers in standard deviations from the mean, and these two"
+    y = halves[0].y
+    mean,std = y.mean(0),y.std(0, correction=0)
+    for n,column in zip(names, y.T):
+        if (column == column[0]).all(): raise ValueError(f'y_train holds one number throughout for {n!r}')
+    return [Split(h.x, (h.y - mean)/std) for h in halves],(mean, std)
+
+@patch
+def in_units(self:Data,
+    out:torch.Tensor,  # (n, k) numbers as networks answer them, and as y_train and y_test are
+) -> torch.Tensor:     # (n, k) as they were given to the data set
+    "Numbers in the units of the data."
+    if self.units is None: raise BadArgument('task', self.task, "be 'numbers' for numbers in units")
+    mean,std = (v.to(out) for v in self.units)
+    return out*std + mean

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from .core import BadArgument,BadType,Given,as_png,check_count,check_number,check_type,progress_bar
 from .core import renaming,seeded
+from .tasks import TASKS
 from .data import Data,split_validation
 from .synthetic import Synthetic,inv_softplus
 from .speed import hypergradients
@@ -116,7 +117,8 @@ class Progress:
     def after_eval(self, loop):
         loss = '' if math.isnan(loop.loss) else f'loss {loop.loss:.3f}, '
         skipped = f', {loop.history.skipped} skipped' if loop.history.skipped else ''
-        self.bar.set_postfix_str(f'{loss}valid {loop.accuracy:.1%}{skipped}', refresh=False)
+        valid = TASKS[loop.data.task].said(loop.accuracy, 1)
+        self.bar.set_postfix_str(f'{loss}valid {valid}{skipped}', refresh=False)
     def after_run(self, loop): self.bar.close()
 
 class TimeLimit:
@@ -145,7 +147,7 @@ class Watch:
         plt.close(fig)
         grid = fig.add_gridspec(2, 2*k, height_ratios=(2, 1))
         curves = ((slice(0, k), h.loss, 'outer loss', '#0072B2'),
-                  (slice(k, 2*k), h.accuracy, 'validation accuracy', '#D55E00'))
+                  (slice(k, 2*k), h.accuracy, f'validation {TASKS[loop.data.task].measure}', '#D55E00'))
         for half,ys,title,c in curves:
             ax = fig.add_subplot(grid[0, half])
             ax.plot(h.it, ys, color=c)

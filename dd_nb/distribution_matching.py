@@ -6,12 +6,19 @@
 __all__ = ['DistributionMatch']
 
 # %% ../nbs/15_distribution_matching.ipynb #dac4cff8
+import torch
 from torch import Tensor
 
 from .augment import Siamese
 from .penultimate import features_of
 from .objective import Objective
 from .gradient_matching import as_siamese,class_pairs,hard_labels,one_transformation
+
+# %% ../nbs/15_distribution_matching.ipynb #0b920fee
+def _moments(f, y):
+    "Mean features, (1 + k, d): plain, and weighted by each of the k labels."
+    weights = torch.cat([torch.ones_like(y[:, :1]), y], 1).to(f)
+    return weights.T @ f/len(f)
 
 # %% ../nbs/15_distribution_matching.ipynb #6c34f63b
 class DistributionMatch(Objective):
@@ -23,9 +30,11 @@ class DistributionMatch(Objective):
     ): self.augment,self.layer = as_siamese(augment),layer
 
     def __call__(self, syn, state, batch) -> Tensor:
-        y_s,(x,y),same = hard_labels(syn),batch,one_transformation(self.augment, state)
+        (x,y),same = batch,one_transformation(self.augment, state)
+        y_s = hard_labels(syn) if syn.task == 'classes' else syn.labels.flatten(0, 1)
         def features(v): return features_of(state, same(v), self.layer)
         s,t = features(syn.images.flatten(0, 1)),features(x)
+        if syn.task != 'classes': return (_moments(t, y).detach() - _moments(s, y_s)).square().sum()
         return sum((b.detach().mean(0) - a.mean(0)).square().sum()
                    for _,a,b in class_pairs(s, y_s, t, y, syn.n_classes))
 

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .core import BadArgument,Given,check_count,in_threads,remark,tally,ticking
+from .tasks import TASKS
 from .data import Data,load_data,split_validation
 from .networks import make_net
 from .synthetic import Synthetic
@@ -36,7 +37,7 @@ def interval(
 @dataclass(frozen=True, repr=False)
 class Score:
     """Test accuracies of the networks trained on one set, or on several of one kind, in [0, 1]; and what
-    came of them."""
+    came of them. For another task than classes, its scores ([00h_tasks](00h_tasks.ipynb))."""
     all:tuple               # one accuracy a network, set after set
     sets:int=1              # how many sets; each has trained as many networks
     lr:float|None=None      # the step size of `benchmark`, given or chosen on validation data
@@ -44,6 +45,8 @@ class Score:
     diverged:int=0          # networks that ended in NaN or infinity
     constant:int=0          # networks that answer one class for all
     largest:float|None=None # share of the largest class of the test split, as `largest_share` has it
+    task:str='classes'      # one of TASKS, which says what is measured
+    errors:tuple=()         # for other tasks: the task's `error`, one a network; None where it diverged
 
     def __post_init__(self): self._check()
 
@@ -56,6 +59,10 @@ class Score:
         "Standard deviation over networks (the sample's, n - 1); 0 for a single network."
         n,m = len(self.all),self.mean
         return math.sqrt(sum((a-m)**2 for a in self.all)/(n-1)) if n > 1 else 0.
+    @property
+    def error(self) -> float|None:
+        "Mean of `errors`, where there are any and every network has one."
+        return statistics.mean(self.errors) if self.errors and None not in self.errors else None
 
 # %% ../nbs/17_evaluate.ipynb #8a981e02
 @patch(as_prop=True)
@@ -87,7 +94,8 @@ def remarks(self:Score) -> str:
     """What must be known beside the accuracy, in a few words: balanced accuracy where classes differ in
     size, and networks that were not trained; '' where there is nothing."""
     balanced = f'balanced {self.balanced:.2%}' if self.largest is not None and self.all_balanced else ''
-    return '; '.join(r for r in (balanced, self.below, self.failed) if r)
+    error = '' if self.error is None else f'{TASKS[self.task].off_by} {self.error:.4g}'
+    return '; '.join(r for r in (balanced, self.below, self.failed, error) if r)
 
 @patch
 def warn(self:Score, what:str):
@@ -101,16 +109,23 @@ def warn(self:Score, what:str):
 def __repr__(self:Score):
     n = len(self.all)
     sets = f', {self.sets} sets' if self.sets > 1 else ''
-    spread = ', one network'
-    if n > 1: spread = f' +- {self.std:.2%}, {n} networks{sets}; 95 % interval +- {self.half:.2%}'
-    return f'Score({self.mean:.2%}{spread}' + (f'; {self.remarks}' if self.remarks else '') + ')'
+    spread,fmt = ', one network','.2%' if self.task == 'classes' else '.3f'
+    if n > 1: spread = f' +- {self.std:{fmt}}, {n} networks{sets}; 95 % interval +- {self.half:{fmt}}'
+    mean = TASKS[self.task].said(self.mean)
+    return f'Score({mean}{spread}' + (f'; {self.remarks}' if self.remarks else '') + ')'
 
 @patch
 def to_dict(self:Score) -> dict:
     "JSON-able."
     return dict(mean=self.mean, std=self.std, half=None if math.isnan(self.half) else self.half,
                 sets=self.sets, lr=self.lr, all=list(self.all), balanced=self.balanced,
-                diverged=self.diverged, constant=self.constant, largest=self.largest)
+                diverged=self.diverged, constant=self.constant, largest=self.largest, **self._of_task())
+
+@patch
+def _of_task(self:Score):
+    "What a score of another task than classes says beside its mean."
+    if self.task == 'classes': return {}
+    return dict(task=self.task, measure=TASKS[self.task].measure, error=self.error)
 
 @patch
 def facts(self:Score) -> dict:
@@ -118,7 +133,8 @@ def facts(self:Score) -> dict:
     out = dict(mean=self.mean, std=self.std, networks=len(self.all))
     if self.largest is not None and self.all_balanced:
         out |= dict(balanced=self.balanced, largest=self.largest)
-    return out | {k: v for k,v in dict(diverged=self.diverged, constant=self.constant).items() if v}
+    failed = dict(diverged=self.diverged, constant=self.constant)
+    return out | self._of_task() | {k: v for k,v in failed.items() if v}
 
 # %% ../nbs/17_evaluate.ipynb #aafd987e
 @patch(cls_method=True)
@@ -130,7 +146,8 @@ def of(cls:Score,
 ) -> 'Score':
     "The score of networks that have been judged."
     return cls(tuple(j.accuracy for j in judged), sets, lr, tuple(j.balanced for j in judged),
-               sum(not j.finite for j in judged), sum(j.constant for j in judged), largest_share(data))
+               sum(not j.finite for j in judged), sum(j.constant for j in judged), largest_share(data),
+               data.task, () if data.task == 'classes' else tuple(j.error for j in judged))
 
 @patch(cls_method=True)
 def joined(cls:Score,
@@ -140,7 +157,8 @@ def joined(cls:Score,
     def chained(k): return tuple(v for s in scores for v in getattr(s, k))
     balanced = chained('all_balanced') if all(s.all_balanced for s in scores) else ()
     return cls(chained('all'), sum(s.sets for s in scores), scores[0].lr, balanced,
-               sum(s.diverged for s in scores), sum(s.constant for s in scores), scores[0].largest)
+               sum(s.diverged for s in scores), sum(s.constant for s in scores), scores[0].largest,
+               scores[0].task, chained('errors'))
 
 # %% ../nbs/17_evaluate.ipynb #6e63384f
 @patch
@@ -165,6 +183,8 @@ def check_fits(
     if syn.shape != tuple(data.shape):
         raise ValueError(f'the set has examples of shape {syn.shape}, but {data.name} has '
                          f'{tuple(data.shape)}')
+    if syn.task != data.task:
+        raise ValueError(f'the set is for task={syn.task!r}, but {data.name} for task={data.task!r}')
     if syn.n_classes != data.n_classes:
         raise ValueError(f'the set has {syn.n_classes} classes, but {data.name} has {data.n_classes}')
     if syn.norm is not None and not _same_norm(syn.norm.state(), data.norm.state()):
@@ -194,7 +214,9 @@ def own_data(
     if not name:
         raise BadArgument('data', Given(''), 'be given',
                           'the set does not say which data set it was made for')
-    data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm)
+    made = syn.meta['data']
+    asked = {} if syn.task == 'classes' else dict(task=syn.task, target=made.get('classes'))   # of a table
+    data = load_data(name, size=tuple(syn.shape[-2:]) if syn.is_image else None, norm=syn.norm, **asked)
     check_made_for(syn, data)
     return data
 

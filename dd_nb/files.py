@@ -18,6 +18,7 @@ from torch import Tensor
 from .format import read_tensors   # noqa: F401 - with it comes `Synthetic.load`
 from .core import BadArgument,BadType,Given,check_choice,first_line
 from .normalise import Vectors
+from .tasks import check_answers
 from .data import Data
 from .readers import npz_members
 from .synthetic import Synthetic,check_classes,check_finite,check_images,kind_of
@@ -83,6 +84,11 @@ def check_pair(
     if not images.dim() or not len(images) or images.shape[1:] != tuple(data.shape):
         want = f'have shape (n, {", ".join(map(str, data.shape))}) for {data.name}'
         raise BadArgument('images', tuple(images.shape), want)
+    if data.task != 'classes':
+        labels = check_answers(labels, 'labels', len(images), 'images', 'numbers')
+        if labels.shape[1] != data.n_classes:
+            raise BadArgument('labels', tuple(labels.shape), f'have {data.n_classes} columns for {data.name}')
+        return images.detach(),labels.to(images)
     labels = as_labels(labels, len(images), data.n_classes)
     if labels.is_floating_point() and loss == 'cross_entropy' and not is_distribution(labels):
         hint = ('give labels.softmax(1) if they are logits, or a '
@@ -297,6 +303,7 @@ def _as_pair(x, y, data, scale, labels_are):
     x = as_normalised(as_examples(x, data), data, scale)
     x,y = check_pair(x.to(data.dtype), y, data, loss='any')
     x,y = x.to(data.device),y.to(data.device, data.dtype if y.is_floating_point() else None)
+    if data.task != 'classes': return x,y,'plain'
     if not y.is_floating_point():
         if labels_are in ('logits', 'probabilities'):
             raise BadArgument('labels_are', labels_are, 'be left out for labels that are classes')
@@ -335,7 +342,7 @@ def _as_steps(steps, data, scale, labels_are, most):
     return Synthetic(x, y, data.n_classes, epochs=len(which)//S if again else 1, norm=data.norm,
                      lr=torch.tensor([float(lr) for *_,lr in steps], dtype=data.dtype), label_form=form,
                      order=None if again else torch.tensor(which)[:, None]*n + torch.arange(n),
-                     meta=dict(data=data.describe()))
+                     meta=dict(data=data.describe()), task=data.task)
 
 # %% ../nbs/02a_files.ipynb #ab99cf76
 def _of_file(path, e):
@@ -392,7 +399,7 @@ def _checked_options(path, labels, scale, labels_are):
 def _folder_pair(path, data, scale, labels_are):
     "The set in a folder of pictures."
     x,y,stored = read_pictures(path, data)
-    if y.is_floating_point(): y = as_soft(y, labels_are)
+    if y.is_floating_point() and data.task == 'classes': y = as_soft(y, labels_are)
     if scale == 'auto' and stored is not None:
         scale,normalised = stored
         if normalised:

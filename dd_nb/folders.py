@@ -14,6 +14,7 @@ from fastcore.basics import patch
 
 # %% ../nbs/02d_folders.ipynb #77fdcea9
 from .core import BadArgument,BadType,Given,remark
+from .tasks import needs_classes
 from .data import Data
 from .pictures import read_images
 from .readers import class_files,subfolders
@@ -101,6 +102,7 @@ def to_image_folder(self:Synthetic,
     soft label lies under the largest, and the labels in a file beside. Raises ValueError for examples that
     are not images, or if `path` holds anything."""
     path = Path(path)
+    needs_classes('a folder of pictures a class', self.task)
     if not self.is_image:
         raise ValueError('to_image_folder needs images (C, H, W) with 1, 3 or 4 channels, got examples of '
                          f'shape {self.shape}')
@@ -164,6 +166,7 @@ def read_pictures(
     data:Data,   # the real set they are for
 ) -> tuple:      # images (n, *shape), labels (n,) or soft (n, classes), and what `scale.json` says, or None
     "The pictures in a folder as they are stored. Raises ValueError for what cannot be a set for `data`."
+    needs_classes('a folder of pictures a class', data.task)
     if len(data.shape) != 3 or data.shape[0] not in (1, 3):
         raise BadArgument(data.name, Given(f'examples of shape {tuple(data.shape)}'),
                           'be images of 1 or 3 channels for a folder of pictures')

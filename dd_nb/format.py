@@ -153,10 +153,16 @@ def _asked(inner):
     usual = asdict(Inner())
     return {k: v for k,v in asdict(inner).items() if k in _OF_3 or v != usual[k]}
 
+def _may_be_small(k, v):
+    "Whether a tensor of a set's file is one of initial weights or word vectors, and fits into 16 bits."
+    known = k.partition('.')[0] in ('init', 'norm') and v.dtype == torch.float32
+    return known and v.dim() > 1 and v.abs().max() < 6e4
+
 @patch
 def save(self:Synthetic,
-    path:str|Path,  # file to write, by custom `*.safetensors`
-) -> Path:          # the same path
+    path:str|Path,     # file to write, by custom `*.safetensors`
+    small:bool=False,  # keep initial weights and word vectors in 16 bits: about three digits of each
+) -> Path:             # the same path
     """Save everything as one safetensors file. Raises ValueError if the file cannot be written; an old file
     of that name then stays as it was."""
     tensors = {k: v for k,v in self.tensors().items() if not k.startswith('images')} | dict(lrs=self.lrs)
@@ -166,6 +172,7 @@ def save(self:Synthetic,
     head = dict(n_classes=self.n_classes, epochs=self.epochs, inner=_asked(self.plain_inner()),
                 learn=list(self.learn), bn=self.bn, label_form=self.label_form, meta=self.meta)
     old = {*head['inner']} <= {*_OF_3} and not any('.' in k for k in self.learn)
+    if self.task != 'classes': head['task'],old = self.task,False
     if isinstance(self.param, Pixels): head |= dict(format=3) if old else {}
     else: head |= dict(param=spec_of_param(self.param), dims=list(self.dims))
     if self.norm is not None: tensors |= {f'norm.{k}': v for k,v in self.norm.state().items()}
@@ -174,6 +181,9 @@ def save(self:Synthetic,
         for part in ('params', 'buffers'):
             tensors |= {f'init.{part}.{k}': v for k,v in init.pop(part, {}).items()}
         head['init'] = init
+    if small:
+        head['small'],head['format'] = True,FORMAT
+        tensors = {k: v.half() if _may_be_small(k, v) else v for k,v in tensors.items()}
     write_tensors(path, tensors, head, 'set')
     return Path(path)
 
@@ -194,6 +204,10 @@ def _made(tensors, param, head):
     return stored,param.decode(stored, dims)
 
 # %% ../nbs/02c_format.ipynb #36217c36
+def _whole(k, v):
+    "A tensor of a small file in the precision that it is used in."
+    return v.float() if v.dtype == torch.float16 and k.partition('.')[0] in ('init', 'norm') else v
+
 @patch(cls_method=True)
 def load(cls:Synthetic,
     path:str|Path,                     # file written by `save`
@@ -207,13 +221,14 @@ def load(cls:Synthetic,
     try:
         _check_stored(tensors, head)
         stored,images = _made(tensors, param, head)
+        if head.get('small'): tensors = {k: _whole(k, v) for k,v in tensors.items()}
         norm,init = _under(tensors, 'norm.'),head.get('init')
         if init is not None:
             init = init | {p: _under(tensors, f'init.{p}.') for p in ('params', 'buffers')}
         syn = cls(images, tensors['labels'], head['n_classes'], head['epochs'], tensors['lrs'],
                   head['inner'], tuple(head['learn']), norm_from_state(norm) if norm else None, init,
                   head['meta'], tensors.get('order'), head.get('bn', 'tracked'), _under(tensors, 'stats.'),
-                  head.get('label_form', 'plain'))
+                  head.get('label_form', 'plain'), task=head.get('task', 'classes'))
         if tensors['raw_lrs'].shape != syn.raw_lrs.shape: raise ValueError('raw_lrs and lrs differ in shape')
         syn.raw_lrs.data.copy_(tensors['raw_lrs'])
         syn.param,syn.stored = param,stored or syn.stored

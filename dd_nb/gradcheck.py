@@ -9,12 +9,12 @@ __all__ = ['GradientCheck', 'check_gradient']
 from dataclasses import dataclass,replace
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .core import BadArgument,check_count
+from .rules import LOSSES
+from .tasks import TASKS
 from .synthetic import Synthetic
-from .rules import loss_fn
 from .layers import check_kind,copied
 from .structure import functional
 from .unrolling import STRATEGIES,unroll
@@ -65,26 +65,37 @@ class GradientCheck:
         return '\n'.join([*rows, said])
 
 # %% ../nbs/06i_gradcheck.ipynb #5379389c
+def _sgd(groups, i):
+    has = i.name == 'momentum'
+    how = dict(weight_decay=i.weight_decay, nesterov=i.nesterov and has)
+    return torch.optim.SGD(groups, 1., i.momentum*has, **how)
+
+def _adam(groups, i, of=torch.optim.Adam):
+    return of(groups, 1., (i.beta1, i.beta2), i.eps, i.weight_decay)
+
+_OPTIMISERS = dict(sgd=_sgd, momentum=_sgd, adam=_adam,   # name of a rule -> torch's optimiser
+                   adamw=lambda groups, i: _adam(groups, i, torch.optim.AdamW),
+                   rmsprop=lambda groups, i: torch.optim.RMSprop(groups, 1., i.alpha, i.eps, i.weight_decay))
+
+def _groups(net, inner):
+    "A group a parameter, each with its factor on the step sizes."
+    rates = dict(inner.rates)
+    return [dict(params=[p], rate=rates.get(k, 1.)) for k,p in net.named_parameters() if p.requires_grad]
+
 def _trained_as_ever(net, syn, images, labels, steps, seed):
     "A copy of a module after an ordinary training with torch.optim, in eval mode."
-    net,inner = copied(net),syn.inner
+    net,inner = copied(net),syn.plain_inner()
     held = [m for m in net.modules() if net.training and not m.training]
     net.train()
     for m in held: m.eval()
-    learned = [p for p in net.parameters() if p.requires_grad]
-    kw = dict(lr=1., weight_decay=inner.weight_decay)
-    if inner.name == 'adam':
-        opt = torch.optim.Adam(learned, betas=(inner.beta1, inner.beta2), eps=inner.eps, **kw)
-    else:
-        has = inner.name == 'momentum'
-        opt = torch.optim.SGD(learned, momentum=inner.momentum*has, nesterov=inner.nesterov and has, **kw)
+    opt = _OPTIMISERS[inner.name](_groups(net, inner), inner)
     for t in range(steps):
         if syn.order is None: x,y = images[t % syn.steps],labels[t % syn.steps]
         else: x,y = images.flatten(0, 1)[syn.order[t]],labels.flatten(0, 1)[syn.order[t]]
-        opt.param_groups[0]['lr'] = syn.lrs[t].item()
+        for g in opt.param_groups: g['lr'] = syn.lrs[t].item()*g['rate']
         opt.zero_grad()
         torch.manual_seed(seed + t)   # dropout has the mask that it has in the unrolled step
-        F.cross_entropy(net(x), y).backward()
+        LOSSES[inner.loss](net(x), y, inner).backward()
         opt.step()
         for b in net.buffers():
             b.detach_()   # one that a layer updates by recorded operations would hold the graph of all steps
@@ -117,6 +128,9 @@ def _check_request(syn, steps, directions):
     if syn.bn not in ('tracked', 'batch'):
         raise BadArgument('bn', syn.bn, "be 'tracked' or 'batch' to be compared with an ordinary training")
     check_count('directions', directions)
+    if syn.rule.name not in _OPTIMISERS:
+        has = ', '.join(_OPTIMISERS)
+        raise BadArgument('inner', syn.rule.name, f'be one of {has}, which torch.optim has')
     steps = min(syn.n_steps, 10) if steps is None else steps
     if not 1 <= steps <= syn.n_steps:
         raise BadArgument('steps', steps, f'be in 1..{syn.n_steps}, the inner steps of the set')
@@ -133,21 +147,21 @@ def check_gradient(
 ) -> GradientCheck:            # prints as a table and a verdict
     """Hold the gradient of every strategy against finite differences of an ordinary training of `net` by
     torch.optim, in float64. Raises BadArgument for a policy of BatchNorm that an ordinary training has not
-    got."""
+    got, and for a rule that torch has not."""
     steps = _check_request(syn, steps, directions)
     try: check_kind(net)
     except (ValueError, TypeError) as e: return GradientCheck((), (), {}, str(e))
     g = torch.Generator().manual_seed(seed)
     net,state,syn,(x,y) = _in_double(net, syn, batch, seed, g)
-    dirs,slopes = [_normal(syn.images.shape, g) for _ in range(directions)],{}
+    dirs,slopes,outer_loss = [_normal(syn.images.shape, g) for _ in range(directions)],{},TASKS[syn.task].loss
     for k in STRATEGIES[1:]:
-        try: loss = unroll(syn, state, lambda s: loss_fn(s[0](x), y), k, at=[steps])
+        try: loss = unroll(syn, state, lambda s: outer_loss(s[0](x), y), k, at=[steps])
         except ValueError as e: return GradientCheck((), (), {}, str(e))
         d, = torch.autograd.grad(loss, [syn.images], allow_unused=True, materialize_grads=True)
         slopes[k] = tuple((d*v).sum().item() for v in dirs)
     def outer(images):
         after = _trained_as_ever(net, syn, images, syn.labels.detach(), steps, seed)
-        with torch.no_grad(): return F.cross_entropy(after(x), y).item()
+        with torch.no_grad(): return outer_loss(after(x), y).item()
     point = syn.images.detach()
     with torch.random.fork_rng(devices=[]): fd,noise = zip(*(_slope(outer, point, v) for v in dirs))
     return GradientCheck(fd, noise, slopes)

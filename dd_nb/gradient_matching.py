@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .core import BadArgument,Given,check_choice,in_range
 from .augment import Siamese
+from .tasks import TASKS
 from .synthetic import Synthetic
-from .rules import loss_fn
 from .layers import as_real
 from .objective import Objective
 
@@ -92,15 +92,19 @@ class GradientMatch(Objective):
         self.distance,self.augment = check_choice('distance', distance, DISTANCES),as_siamese(augment)
 
     def __call__(self, syn, state, batch):
-        y_s,(x,y) = hard_labels(syn),batch
+        (x,y),s,loss = batch,syn.images.flatten(0, 1),TASKS[syn.task].loss
         if state.net.norm: state = state.calibrated(x)
         w = {k: v.detach().requires_grad_() for k,v in state.params.items()}
         state,ps,same = replace(state, params=w),list(w.values()),one_transformation(self.augment, state)
-        def gradient(x, c, create_graph=False):
-            target = torch.full((len(x),), c, device=x.device)
-            return torch.autograd.grad(loss_fn(state(same(x)), target), ps, create_graph=create_graph)
-        return sum(gradient_distance(gradient(s, c, True), gradient(t, c), self.distance)
-                   for c,s,t in class_pairs(syn.images.flatten(0, 1), y_s, x, y, syn.n_classes))
+        def gradient(x, target, create_graph=False):
+            return torch.autograd.grad(loss(state(same(x)), target), ps, create_graph=create_graph)
+        def of_class(x, c): return torch.full((len(x),), c, device=x.device)
+        if syn.task != 'classes':   # all examples are one group
+            got = gradient(s, syn.labels.flatten(0, 1), True),gradient(x, y)
+            return gradient_distance(*got, self.distance)
+        pairs = class_pairs(s, hard_labels(syn), x, y, syn.n_classes)
+        return sum(gradient_distance(gradient(a, of_class(a, c), True), gradient(b, of_class(b, c)),
+                                     self.distance) for c,a,b in pairs)
 
     def __repr__(self):
         return f'GradientMatch({self.distance!r}' + (f', {self.augment}' if self.augment else '') + ')'

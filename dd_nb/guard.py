@@ -316,6 +316,11 @@ def _two_slopes(scalar, point, h, g):
     return float(_inner([next(got) if v.requires_grad else None for v in vs], way)),difference
 
 # %% ../nbs/06c_guard.ipynb #18a4657a
+def _some_loss(out):
+    "A loss that depends on every output; one alone stands beside a zero."
+    if out.shape[1] == 1: out = F.pad(out, (0, 1))
+    return F.cross_entropy(out, torch.arange(len(out), device=out.device) % out.shape[1])
+
 def _slopes_of(net, names, buffers, point, h, seed):
     """Such slopes of a random part of what a training step is made of, its gradient and its new buffers, or
     in eval mode of the logits."""
@@ -327,7 +332,7 @@ def _slopes_of(net, names, buffers, point, h, seed):
         out,new = called(net, dict(zip(names, vs)), old, vs[-1])
         rest = torch.Generator().manual_seed(seed + 1)
         if not net.training: return _inner([out], [_random(out, rest)])
-        loss = F.cross_entropy(out, torch.arange(len(out), device=out.device) % out.shape[1])
+        loss = _some_loss(out)
         want = [v for v in vs if v.requires_grad]
         got = iter(torch.autograd.grad(loss, want, create_graph=True, allow_unused=True))
         kept = [v for v in new.values() if differentiable(v)]
@@ -371,7 +376,7 @@ def check_twice(
         out = called(net, p, {k: v.detach().clone() for k,v in buffers.items()}, x)[0]
         leaves = [v for v in (*p.values(), x) if v.requires_grad]
         try:
-            loss = F.cross_entropy(out, torch.arange(len(out), device=out.device) % out.shape[1])
+            loss = _some_loss(out)
             grads = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
             total = sum(g.abs().sum() for g in grads if g is not None)
             if total.requires_grad: torch.autograd.grad(total, leaves, allow_unused=True)

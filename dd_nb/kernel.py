@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import check_choice,check_count,check_number
+from .tasks import TASKS
 from .synthetic import Synthetic
 from .penultimate import features_of
 from .objective import Objective
@@ -66,18 +67,21 @@ def centred(
     y:Tensor,        # (n,) long classes, or (n, classes) float
     n_classes:int,   # number of classes
     dtype=None,      # of the result
+    task:str='classes', # of others the labels are targets already, several at once less a half
 ) -> Tensor:         # (n, classes)
     "Targets of a regression: labels less what an even spread over the classes would be."
     one = y if y.is_floating_point() else F.one_hot(y, n_classes)
-    return one.to(dtype or torch.get_default_dtype()) - 1/n_classes
+    even = 1/n_classes if task == 'classes' else TASKS[task].centre
+    return one.to(dtype or torch.get_default_dtype()) - even
 
 def squared_error(
     p:Tensor,        # (n, classes) predictions
     y:Tensor,        # (n,) long classes, or (n, classes) float
     n_classes:int,   # number of classes
+    task:str='classes', # as in `centred`
 ) -> Tensor:         # scalar
     "Half the mean over the examples of what predictions are off their centred targets, squared."
-    return .5*(p - centred(y, n_classes, p.dtype)).square().sum(1).mean()
+    return .5*(p - centred(y, n_classes, p.dtype, task)).square().sum(1).mean()
 
 # %% ../nbs/12_kernel.ipynb #4796f81d
 class KernelRidge(Objective):
@@ -104,17 +108,17 @@ class KernelRidge(Objective):
     ) -> Tensor:        # (m, classes)
         "What the regression on S says of new examples: the largest number names the class."
         s = syn.images.flatten(0, 1).to(self.dtype)
-        y = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype)
+        y = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype, syn.task)
         return ridge(self.kernel(s, s), self.kernel(x, s), y, self.reg)
 
     def __call__(self, syn, state, batch):
-        return squared_error(self.predict(syn, batch[0]), batch[1], syn.n_classes)
+        return squared_error(self.predict(syn, batch[0]), batch[1], syn.n_classes, syn.task)
 
     @torch.no_grad()
     def judge(self, syn, state, data) -> float:
-        "Test accuracy of the regression, in [0, 1]; no network has a part in it."
-        right = sum((self.predict(syn, x).argmax(1) == y).sum().item() for x,y in data.test_batches())
-        return right/len(data.y_test)
+        "Test accuracy of the regression, or its task's score; no network has a part in it."
+        out = [self.predict(syn, x) for x,_ in data.test_batches()]
+        return TASKS[data.task].score(torch.cat(out), data.y_test)
     def results(self, syn, source, data, n_nets) -> tuple:
         "That accuracy, and nothing else."
         return [self.judge(syn, None, data)],{}
@@ -136,8 +140,8 @@ class FeatureRidge(Objective):
         x,y = batch
         s = syn.images.flatten(0, 1)
         f,t = features_of(state, torch.cat([s, x]), self.layer).to(self.dtype).split((len(s), len(x)))
-        labels = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype)
-        return squared_error(ridge(f @ f.T, t @ f.T, labels, self.reg), y, syn.n_classes)
+        labels = centred(syn.labels.flatten(0, 1), syn.n_classes, self.dtype, syn.task)
+        return squared_error(ridge(f @ f.T, t @ f.T, labels, self.reg), y, syn.n_classes, syn.task)
     def __repr__(self):
         layer = f', layer={self.layer!r}' if self.layer else ''
         return f'FeatureRidge(reg={self.reg:g}{layer})'

@@ -174,7 +174,7 @@ def _stack(layers, shape, n_classes, hidden=(), act='relu'):
 @network
 def LeNet(
     shape:tuple=(1, 28, 28),  # (channels, height, width), at least 28 pixels a side
-    n_classes:int=10,         # outputs, 2 or more
+    n_classes:int=10,         # outputs: classes, labels or numbers
     act:str='relu',           # a key of `ACTS`
     pool:str='max',           # 'max' or 'avg'
     init:str='xavier',        # a key of `INITS`
@@ -193,7 +193,7 @@ def LeNet(
 @network
 def AlexCifarNet(
     shape:tuple=(3, 32, 32),  # (channels, height, width), at least 8 pixels a side
-    n_classes:int=10,         # outputs, 2 or more
+    n_classes:int=10,         # outputs: classes, labels or numbers
     act:str='relu',           # a key of `ACTS`
     pool:str='max',           # 'max' or 'avg'
     init:str='xavier',        # a key of `INITS`
@@ -213,7 +213,7 @@ def AlexCifarNet(
 @network
 def ConvNet(
     shape:tuple,          # (channels, height, width), at least 2**depth pixels a side
-    n_classes:int,        # outputs, 2 or more
+    n_classes:int,        # outputs: classes, labels or numbers
     width:int=128,        # channels of every block
     depth:int=3,          # blocks; each halves the image
     norm:str='instance',  # a key of `NORMS`
@@ -237,7 +237,7 @@ def ConvNet(
 @network
 def AlexNet(
     shape:tuple,         # (channels, height, width), at least 8 pixels a side
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     norm:str='none',     # a key of `NORMS`
     act:str='relu',      # a key of `ACTS`
     pool:str='max',      # 'max' or 'avg'
@@ -261,7 +261,7 @@ def AlexNet(
 @network
 def VGG11(
     shape:tuple,         # (channels, height, width), at least 28 pixels a side
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     norm:str='batch',    # a key of `NORMS`
     act:str='relu',      # a key of `ACTS`
     pool:str='max',      # 'max' or 'avg'
@@ -285,7 +285,7 @@ def VGG11(
 @network
 def ResNet18(
     shape:tuple,         # (channels, height, width), at least 16 pixels a side
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     norm:str='batch',    # a key of `NORMS`
     act:str='relu',      # a key of `ACTS`
     init:str='default',  # a key of `INITS`
@@ -313,7 +313,7 @@ def _sizes(name, v, least=1):
 @network
 def MLP(
     shape:tuple,              # shape of one example, of any length
-    n_classes:int,            # outputs, 2 or more
+    n_classes:int,            # outputs: classes, labels or numbers
     hidden:tuple=(128, 128),  # widths of the hidden layers
     act:str='relu',           # a key of `ACTS`
     init:str='default',       # a key of `INITS`
@@ -327,7 +327,7 @@ def MLP(
 @network
 def Logistic(
     shape:tuple,         # shape of one example, of any length
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     init:str='default',  # a key of `INITS`
     gain:float=1.,       # factor on the weights
     seed:int|None=None,  # seed of the weights
@@ -373,7 +373,7 @@ class _Windows(nn.Module):
 @network
 def TextCNN(
     shape:tuple,            # (words, numbers a word)
-    n_classes:int,          # outputs, 2 or more
+    n_classes:int,          # outputs: classes, labels or numbers
     width:int=32,           # filters of each size
     sizes:tuple=(1, 3, 5),  # words a window, odd
     act:str='relu',         # a key of `ACTS`
@@ -414,7 +414,7 @@ class _BothWays(nn.Module):
 @network
 def TextRNN(
     shape:tuple,         # (words, numbers a word)
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     width:int=32,        # numbers that a cell remembers
     cell:str='lstm',     # 'rnn', 'gru' or 'lstm'
     both:bool=True,      # read in both directions
@@ -451,7 +451,7 @@ class _Attending(nn.Module):
 @network
 def TextTransformer(
     shape:tuple,         # (words, numbers a word)
-    n_classes:int,       # outputs, 2 or more
+    n_classes:int,       # outputs: classes, labels or numbers
     width:int=32,        # numbers a word inside; a multiple of `heads`
     heads:int=2,         # of attention
     depth:int=1,         # encoder layers
@@ -492,7 +492,7 @@ def torchvision_net(
     """A network of torchvision whose last linear layer is new, with weight 0 and bias 1 (Wang et al. 2018).
     Raises ValueError for a name or weights that torchvision has not, and for a network without a linear
     layer."""
-    check_count('n_classes', n_classes, 2)
+    check_count('n_classes', n_classes)
     if name not in list_models():
         raise BadArgument('name', name, 'be a model of torchvision, such as alexnet, vgg11 or resnet18')
     try: net = get_model(name, weights=weights)
@@ -508,7 +508,7 @@ def torchvision_net(
 def make_net(
     name:str,       # a key of `NETWORKS`; capitals, '-' and '_' do not matter
     shape:tuple,    # shape of one example, mostly (channels, height, width)
-    n_classes:int,  # outputs, 2 or more
+    n_classes:int,  # outputs: classes, labels or numbers
     **kwargs,       # further arguments of that network
 ) -> nn.Module:     # the network, with its `spec`
     """Make a network by name; `make_net(**net.spec)` makes `net` again.
@@ -563,7 +563,7 @@ def _check_gain(name, v):
 def _check_seed(name, v): return v if v is None else check_count(name, v, 0, 2**63 - 1)
 
 _CHECKS.update(
-    shape=_sizes, n_classes=partial(check_count, least=2), width=check_count, depth=check_count,
+    shape=_sizes, n_classes=check_count, width=check_count, depth=check_count,
     norm=partial(check_choice, options=NORMS), act=partial(check_choice, options=ACTS),
     pool=partial(check_choice, options=POOLS), init=partial(check_choice, options=INITS),
     gain=_check_gain, seed=_check_seed)

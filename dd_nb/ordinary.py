@@ -14,6 +14,7 @@ from torch import Tensor,nn
 from torch.func import vmap
 
 from .core import drawing,drawn_since,generators,in_range
+from .tasks import TASKS
 from .data import Data
 from .rules import loss_fn
 from .structure import State,stack,unstack
@@ -161,12 +162,13 @@ def train_on(
 # %% ../nbs/06j_ordinary.ipynb #36494b40
 @dataclass(frozen=True)
 class Judged:
-    "What one trained network does on a test split."
-    accuracy:float   # share of the examples whose largest logit is their class, in [0, 1]
+    "What one trained network does on a test split; of other tasks `accuracy` and `error` alone."
+    accuracy:float   # share of the examples whose largest logit is their class, in [0, 1]; the task's `score`
     balanced:float   # mean of the same over the classes that have test examples: each class counts alike
     predicted:int    # how many different classes it answers
     finite:bool      # whether its weights and all logits are finite
     classes:int=2    # how many classes have test examples
+    error:float|None=None # the task's `error`, of numbers in the units of the data
 
     @property
     def constant(self) -> bool:
@@ -184,6 +186,15 @@ def not_trained(
     return ', '.join(said(k, what) for k,what in kinds if k)
 
 # %% ../nbs/06j_ordinary.ipynb #d7a2c0f2
+def _outputs(net, data, batch_size):
+    "What a network in eval mode says of the test split, and the labels, batch by batch."
+    for x,y in data.test_batches(batch_size or (128 if data.device.type == 'cpu' else 4096)):
+        yield net(channels_last(net, x) if isinstance(net, State) else x),y
+
+def _has_finite_weights(net):
+    weights = net.params.values() if isinstance(net, State) else net.parameters()
+    return all(w.isfinite().all() for w in weights)
+
 @torch.no_grad()
 def scored(
     net:State|nn.Module,      # a trained network
@@ -192,11 +203,11 @@ def scored(
 ) -> Judged:
     """Judge one network, in eval mode, on the test split. Raises ValueError for one that does not return
     logits."""
+    if data.task != 'classes': return _answers_scored(net, data, batch_size)
     k,finite = data.n_classes,True
     tests,hits,answered = (torch.zeros(k, dtype=torch.long, device=data.device) for _ in range(3))
     with evaluating(net):
-        for x,y in data.test_batches(batch_size or (128 if data.device.type == 'cpu' else 4096)):
-            out = net(channels_last(net, x) if isinstance(net, State) else x)
+        for out,y in _outputs(net, data, batch_size):
             k = check_logits(out, len(y))
             guess = out.argmax(1)
             answered = F.pad(answered, (0, k - len(answered)))   # there may be idle logits
@@ -204,9 +215,7 @@ def scored(
             hits = hits + y[guess == y].bincount(minlength=len(hits))
             answered = answered + guess.bincount(minlength=k)
             finite = finite & out.isfinite().all()
-    weights = net.params.values() if isinstance(net, State) else net.parameters()
-    there = tests > 0
-    finite = bool(finite) and all(w.isfinite().all() for w in weights)
+    there,finite = tests > 0,bool(finite) and _has_finite_weights(net)
     return Judged(hits.sum().item()/len(data.y_test), (hits[there].double()/tests[there]).mean().item(),
                   int((answered > 0).sum()), finite, int(there.sum()))
 
@@ -214,9 +223,19 @@ def accuracy(
     state:State|nn.Module,    # a trained network
     data:Data,                # its test split is scored
     batch_size:int|None=None, # images at a time, as in `scored`
-) -> float:                   # share of test examples whose largest logit is their class
-    "Test accuracy, in [0, 1], of one network in eval mode: that of `scored` alone."
+) -> float:                   # share of test examples whose largest logit is their class; or the task's
+    "Test accuracy, in [0, 1], of one network in eval mode: that of `scored` alone; R2 or mAP of other tasks."
     return scored(state, data, batch_size).accuracy
+
+# %% ../nbs/06j_ordinary.ipynb #630d8965
+def _answers_scored(net, data, batch_size):
+    "The same for another task than classes."
+    with evaluating(net): found = [(out, y) for out,y in _outputs(net, data, batch_size)]
+    for out,y in found: check_width(check_logits(out, len(y)), y.shape[1], True)
+    out,y = (torch.cat(v) for v in zip(*found))
+    finite,task = bool(out.isfinite().all()) and _has_finite_weights(net),TASKS[data.task]
+    score,units = task.score(out, y),(lambda v: v) if data.units is None else data.in_units
+    return Judged(score, score, 0, finite, 0, task.error(units(out), units(y)) if finite else None)
 
 # %% ../nbs/06j_ordinary.ipynb #8674b973
 def largest_share(
@@ -224,6 +243,7 @@ def largest_share(
 ) -> float|None:      # in [0, 1]; None where the classes are of about the same size
     """What always answering the largest class would score, where the classes of the test split differ in
     size by more than a half: the largest has over one and a half times as many examples as the smallest."""
+    if data.task != 'classes': return None
     n = data.y_test.bincount()
     n = n[n > 0]
     return n.max().item()/len(data.y_test) if n.max() > 1.5*n.min() else None

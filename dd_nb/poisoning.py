@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from .core import BadArgument,Given,check_count,check_number,ticking
+from .tasks import needs_classes
 from .data import Data,split_validation
 from .synthetic import Synthetic
 from .rules import loss_fn
@@ -76,6 +77,7 @@ class Poison(Unroll):
         self._check()
 
     def __call__(self, syn, state, batch):
+        needs_classes('poisoning', syn.task)
         loss = super().__call__(syn, state, self.relabelled(batch, syn.n_classes))
         return loss + self.shy*syn.images.square().mean() if self.shy else loss
 
@@ -105,6 +107,7 @@ def relabelled(self:Poison,
 
 # %% ../nbs/09_poisoning.ipynb #68f6794e
 def _check_classes(data, source, target):
+    needs_classes('poisoning', data.task)
     for k,v in dict(source=source, target=target).items():
         if not 0 <= v < data.n_classes:
             raise BadArgument(k, v, f'be a class of {data.name}, 0..{data.n_classes-1}')

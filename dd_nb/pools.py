@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
+from .tasks import TASKS
 from .networks import spec_of
 from .rules import as_inner
 from .synthetic import Synthetic
@@ -63,17 +64,17 @@ def _member(folder, i): return Path(folder)/f'net-{i:05}.safetensors'
 
 def _train_members(source, data, folder, which, how, workers, show):
     "Train these networks of a source on real data, `workers` at a time, and write each to its file."
-    x,y,lock = data.x_train,data.y_train,threading.Lock()
+    x,y,lock,task = data.x_train,data.y_train,threading.Lock(),TASKS[data.task]
     args = {k: how[k] for k in ('epochs', 'lr', 'batch_size')}
     with progress_bar(len(which), 'pretrain', 'net', show=show) as bar:
         def one(i):
             with lock: net = placed(source.net(i), data.device, data.dtype)
-            net = train_on(net, x, y, **args, seed=how['seed']*1_000_003 + i)
+            net = train_on(net, x, y, **args, seed=how['seed']*1_000_003 + i, loss=task.loss)
             judged = scored(net, data)
             tensors = dict((*net.named_parameters(), *net.named_buffers()))
             head = dict(spec=spec_of(net), accuracy=judged.accuracy, judged=asdict(judged), trained=how)
             write_tensors(_member(folder, i), tensors, head, 'network')
-            bar.set_postfix_str(f'accuracy {judged.accuracy:.2%}', refresh=False)
+            bar.set_postfix_str(f'valid {task.said(judged.accuracy)}', refresh=False)
             bar.update(1)
         in_threads(one, which, 1 if y.is_cuda else workers or torch.get_num_threads())
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import vmap
 
 from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,in_threads,tally
+from .tasks import TASKS
 from .data import Data,split_validation
 from .augment import Siamese,standard_augment
 from .networks import make_net
@@ -45,7 +46,7 @@ class Protocol:
     weight_decay:float=5e-4   # of SGD
     batch_size:int=256        # examples a step; a smaller set is one batch
     augment:str|None=None     # 'standard': the data set's usual Siamese augmentation; or a `Siamese` strategy
-    loss:str='cross_entropy'  # or 'squared_error', for labels that were learned for a regression
+    loss:str='cross_entropy'  # or 'squared_error', for labels that were learned for a regression on classes
 
     def __post_init__(self): self._check()
 
@@ -90,11 +91,15 @@ class _TenthInSecondHalf:
     def _cut(self):
         for g in self.opt.param_groups if self.left == 0 else (): g['lr'] /= 10
 
-def _by_protocol(p):
-    "Arguments of `train_on` for a protocol."
+def _loss_for(p, data):
+    "The loss of a protocol; for another task than that of telling classes apart, the task's."
+    return LOSSES[p.loss] if data.task == 'classes' else TASKS[data.task].loss
+
+def _by_protocol(p, loss=None):
+    "Arguments of `train_on` for a protocol, whose loss may be another."
     sgd = partial(torch.optim.SGD, momentum=p.momentum, weight_decay=p.weight_decay)
     return dict(epochs=p.n_epochs, lr=p.lrs[0], batch_size=p.batch_size, opt=sgd, schedule=_TenthInSecondHalf,
-                loss=LOSSES[p.loss], channels_last=False)
+                loss=loss or LOSSES[p.loss], channels_last=False)
 
 # %% ../nbs/17b_protocols.ipynb #192cc945
 _ROWWISE = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU,
@@ -153,6 +158,7 @@ def fit(
     seed:int=0,              # of the order, of the augmentation and of dropout
     augment=None,            # the `Siamese` that the protocol asks for, if any
     tick=None,               # called after each epoch; None: a bar if training takes over two seconds
+    loss=None,               # function of (outputs, labels) to a mean; None: the protocol's
 ) -> nn.Module:              # the network, in eval mode
     "Train a network from scratch on a set, by a protocol."
     p = get_protocol(protocol)
@@ -161,11 +167,11 @@ def fit(
                           'be given for a protocol with augmentation')
     if tick is None:
         with tally(p.n_epochs, 'fit', 'epoch') as tell:
-            return fit(net, images, labels, p, seed, augment, tell)
+            return fit(net, images, labels, p, seed, augment, tell, loss)
     net,images = _laid_out(net, images)
     with _quick(net):
         return train_on(net, images, labels, seed=seed, augment=augment, at_once=_at_once(net, images),
-                        tick=tick, **_by_protocol(p))
+                        tick=tick, **_by_protocol(p, loss))
 
 # %% ../nbs/17b_protocols.ipynb #acfb6c9b
 def _jobs(source, pairs, n, seed, choose=False):
@@ -175,9 +181,9 @@ def _jobs(source, pairs, n, seed, choose=False):
     states = (states*count)[:count]
     return [(states[i], *pairs[i//n], (seed + choose)*1_000_003 + i) for i in range(count)]
 
-def _fit_stack(states, images, labels, protocol, seeds, augment, tick=None):
+def _fit_stack(states, images, labels, protocol, seeds, augment, tick=None, loss=None):
     "`fit` for many networks stacked into one, each with an order and augmentation of its own."
-    net,score = Stacked(states),LOSSES[protocol.loss]
+    net,score = Stacked(states),loss or LOSSES[protocol.loss]
     def loss(out, y): return vmap(score)(out, y).sum()
     how = dict(_by_protocol(protocol), loss=loss)
     train_on(net, images, labels, seed=list(seeds), augment=augment, tick=tick, **how)
@@ -187,7 +193,9 @@ def _set_by_set(jobs, data, protocol, augment, tell):
     "What is judged of the networks of each set, trained as one stack."
     for _,mine in groupby(jobs, key=lambda j: id(j[1])):
         states,xs,ys,seeds = zip(*mine)
-        for s in _fit_stack(states, xs[0], ys[0], protocol, seeds, augment, lambda: tell(n=len(seeds))):
+        def tick(): tell(n=len(seeds))
+        loss = _loss_for(protocol, data)
+        for s in _fit_stack(states, xs[0], ys[0], protocol, seeds, augment, tick, loss):
             judged = scored(s, data)
             tell(judged.accuracy, 0)
             yield judged
@@ -202,7 +210,7 @@ def _accuracies(jobs, data, protocol, augment, workers, tell):
         return list(_set_by_set(jobs, data, protocol, augment, tell))
     def one(job):
         state,x,y,seed = job
-        net = fit(state.module(), x, y, protocol, seed, augment, tell)
+        net = fit(state.module(), x, y, protocol, seed, augment, tell, _loss_for(protocol, data))
         with _quick(net): judged = scored(net, data)
         tell(judged.accuracy, 0)
         return judged
@@ -308,20 +316,23 @@ def cross_architecture(
 # %% ../nbs/17b_protocols.ipynb #63304490
 def plot_scores(
     scores:dict,   # set -> architecture -> Score
-    ylabel:str='test accuracy, %',
+    ylabel:str='test accuracy',   # what is measured
 ):                 # a matplotlib figure
     "A group of bars for each architecture, a bar for each set, with standard deviations where there are any."
     from matplotlib.figure import Figure
     archs = list(next(iter(scores.values())))
+    classes = all(s.task == 'classes' for rs in scores.values() for s in rs.values())
+    unit,said = (100, ', %') if classes else (1, '')
     fig = Figure(figsize=(max(4, 1 + 1.1*len(archs)*max(1, len(scores)/3)), 3.2), layout='constrained')
     ax,w = fig.subplots(),.8/len(scores)
     colours = cycle(('#D55E00', '#CC79A7', '#0072B2', '#009E73', '#56B4E9', '#999999'))
     for i,((row,rs),c) in enumerate(zip(scores.items(), colours)):
         places = [j + w*(i - (len(scores)-1)/2) for j in range(len(archs))]
-        spread = [100*rs[a].std if len(rs[a].all) > 1 else math.nan for a in archs]
-        ax.bar(places, [100*rs[a].mean for a in archs], w, yerr=spread, color=c, label=row, capsize=2)
+        spread = [unit*rs[a].std if len(rs[a].all) > 1 else math.nan for a in archs]
+        ax.bar(places, [unit*rs[a].mean for a in archs], w, yerr=spread, color=c, label=row, capsize=2)
     names = [a.replace(', ', '\n') for a in archs]
-    ax.set(xticks=range(len(archs)), xticklabels=names, ylabel=ylabel, ylim=(0, 100))
+    ax.set(xticks=range(len(archs)), xticklabels=names, ylabel=ylabel + said)
+    if classes: ax.set_ylim(0, 100)
     ax.grid(alpha=.3, axis='y')
     fig.legend(loc='outside upper center', ncols=4, fontsize=8)
     return fig

@@ -85,7 +85,7 @@ def robustness(
     S and for random real examples alike; nothing is chosen on the test set."""
     many,seed = sets if isinstance(sets, list) else [sets],kwargs.get('seed', 0)
     pairs = as_pairs(sets, data)
-    n = max(1, round(len(pairs[0][1])/data.n_classes))
+    n = max(1, round(len(pairs[0][1])/data.groups))
     random = [Synthetic.real(data, ipc=n, seed=seed*1000 + i) for i in range(len(many))]
     def mean(s, protocol): return benchmark(s, data, net, protocol, **kwargs).mean
     hard = mean([hardened(s) for s in many], 'tuned')

@@ -359,6 +359,7 @@ def data_from_npz(
     size=None,               # side, or (height, width), to resize images of bytes to
     name:str|None=None,      # short name, stored with results; None: the name of the file
     channels:int|None=None,  # 1 (gray) or 3 (RGB), for images of bytes; None: as stored
+    task:str='classes',      # what y is: see 00h_tasks
     **kwargs,                # of `data_from_tensors`
 ) -> Data:
     """A `Data` from an .npz file of MedMNIST, of Keras, or of arrays called x and y, images and labels, or
@@ -367,7 +368,8 @@ def data_from_npz(
     size,channels = check_size(size),check_channels(channels)
     found = _named_arrays(npz_arrays(path, MAX_BYTES, 'biufUS'), path)
     parts = [found[s] for s in ('train', 'test' if 'test' in found else 'val') if s in found]
-    ys,classes = _numbered([p['y'] for p in parts], path)
+    ys,classes = [p['y'] for p in parts],None
+    if task == 'classes': ys,classes = _numbered(ys, path)
     out = []
     for p,y,what in zip(parts, ys, ('x_train', 'x_test')):
         if p['x'].dtype.kind not in 'biuf':
@@ -376,7 +378,7 @@ def data_from_npz(
         pixels = x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
         if (size or channels) and not pixels: raise _no_images(x[0])
         out += [to_channels(resize(x, size), channels), y]
-    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, **kwargs)
+    return data_from_tensors(*out, name=name or Path(path).name, classes=classes, task=task, **kwargs)
 
 READERS['.npz'] = data_from_npz
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from fastcore.meta import delegates
 
-from .core import BadArgument,BadType,Given,is_whole,remark
+from .core import BadArgument,BadType,Given,check_choice,is_whole,remark
+from .tasks import TASKS
 from .data import READERS,Data,as_it_is,data_from_tensors,listed,reader_of
 
 # %% ../nbs/00g_rows.ipynb #e1169e56
@@ -126,13 +127,23 @@ def _find_class(names, body, target, path):
     raise BadArgument('target', Given(), f'be given for {str(path)!r}', 'no column is called a class '
                       f'({", ".join(_CLASS_NAMES[:4])}, ...), and the last does not look like one')
 
+def _asked(names, k, target, path, task):
+    "The numbers of the columns that are to be predicted"
+    if target is None: target = [n for n in names or [] if n.lower() in _CLASS_NAMES]
+    if not isinstance(target, (list, tuple)): target = [target]
+    if not target:
+        raise BadArgument('target', Given(), f'name the columns to predict, for task={task!r}',
+                          f'{str(path)!r} has {listed(names or map(str, range(k)))}')
+    return sorted({_column(names, k, c) for c in target})
+
 def _column(names, k, target):
     "The number of the column that was asked for, by name or number"
     if is_whole(target):
         if not -k <= target < k: raise BadArgument('target', target, f'be a column from 0 to {k - 1}')
         return target % k
-    if names is not None and target in names: return names.index(target)
-    raise BadArgument('target', target, f'be one of the columns {listed(names or map(str, range(k)))}')
+    shown = names or [str(j) for j in range(k)]
+    if target in shown: return shown.index(target)
+    raise BadArgument('target', target, f'be one of the columns {listed(shown)}')
 
 # %% ../nbs/00g_rows.ipynb #604e3f6d
 def _classes(labels, column, path):
@@ -171,13 +182,15 @@ def _numbers(row, odd, place):
     return np.array(values)   # a quarter of what a list would take
 
 def _body(text, sep, header, c, shown, path):
-    "Numbers (N, columns - 1) as float64, and (line, label) of each row, with the class in column `c`"
+    """Numbers (N, columns - 1) as float64, and (line, label) of each row, with the class in column `c`; for
+    None all columns are numbers"""
     xs,labels,odd = [],[],'_' in text
     for line,row in itertools.islice(_cells(text, sep, path), int(header), None):
         _check_width(path, line, row, len(shown))
-        labels.append((line, row.pop(c)))
+        if c is not None: labels.append((line, row.pop(c)))
         def place(j, what):
-            return ValueError(f'{str(path)!r}, line {line}, column {shown[j + (j >= c)]!r}: {what}')
+            j += c is not None and j >= c
+            return ValueError(f'{str(path)!r}, line {line}, column {shown[j]!r}: {what}')
         xs.append(_numbers(row, odd, place))
     return np.array(xs),labels
 
@@ -199,8 +212,8 @@ def _narrow(x):
     with np.errstate(over='ignore', invalid='ignore'): off = np.abs(narrow.astype(np.float64) - x).max(0)
     return torch.from_numpy(narrow if (off <= 1e-5*x.std(0)).all() or (off == 0).all() else x)
 
-def _table(text, sep, sample, target, header, path):
-    "Examples, labels and class names of a table; the sample are its first rows"
+def _table(text, sep, sample, target, header, path, task):
+    "Examples, labels and names of classes or columns of a table; the sample are its first rows"
     k = len(sample[0][1])
     for line,r in sample: _check_width(path, line, r, k)
     rows = [r for _,r in sample]
@@ -209,15 +222,18 @@ def _table(text, sep, sample, target, header, path):
     names = [n.lstrip('# ') for n in rows[0]] if header else None
     if names and len(set(names)) < k:
         raise ValueError(f'{str(path)!r} names two columns {next(n for n in names if names.count(n) > 1)!r}')
-    c = _find_class(names, rows[header:], target, path)
-    shown = names or [str(j) for j in range(k)]
-    x,labels = _body(text, sep, header, c, shown, path)
-    columns = [j for j in range(k) if j != c]
+    shown,classes = names or [str(j) for j in range(k)],task == 'classes'
+    if classes: cs = [_find_class(names, rows[header:], target, path)]
+    else: cs = _asked(names, k, target, path, task)
+    x,labels = _body(text, sep, header, cs[0] if classes else None, shown, path)
+    if not classes: y,x = x[:, cs],np.delete(x, cs, 1)
+    columns = [j for j in range(k) if j not in cs]
     index = [i for i,j in enumerate(columns) if _is_index(x[:, i], names and names[j])]
     for i in index: remark(f'{path}: column {shown[columns[i]]!r} counts the rows and is left out')
-    if len(index) == k - 1:
-        raise ValueError(f'{str(path)!r} must hold a column of numbers beside the class {shown[c]!r}')
-    return _narrow(np.delete(x, index, 1)),*_classes(labels, shown[c], path)
+    if len(index) == len(columns):
+        raise ValueError(f'{str(path)!r} must hold a column of numbers beside {listed(shown[c] for c in cs)}')
+    x = _narrow(np.delete(x, index, 1))
+    return (x, *_classes(labels, shown[cs[0]], path)) if classes else (x, y, [shown[c] for c in cs])
 
 # %% ../nbs/00g_rows.ipynb #90e345e9
 def _of_sentences(rows):
@@ -235,11 +251,12 @@ def _of_sentences(rows):
 @delegates(data_from_tensors, but=['x_test', 'y_test', 'classes'])
 def data_from_table(
     path:str|Path,             # .csv or .tsv file: a row for each example, numbers and a class
-    target:str|int|None=None,  # column of the class, by name or number from 0; None: as said above
+    target:str|int|list|None=None, # column of the class, by name or number from 0; columns, for other tasks
     header:bool|None=None,     # whether the first line names the columns; None: by contents
     sep:str|None=None,         # what separates the cells; None: by contents
     name:str|None=None,        # short name, stored with results; None: the name of the file
     length:int|None=None,      # words a sentence, if it is a file of sentences
+    task:str='classes',        # or 'labels' or 'numbers', of the columns that `target` names
     **kwargs,                  # of `data_from_tensors`; `norm` may be the `Vectors` of sentences
 ) -> Data:
     """A `Data` from a table of numbers with a class column, or from one of sentences. Raises ValueError, in
@@ -256,11 +273,13 @@ def data_from_table(
     if not sample: raise ValueError(f'{str(path)!r} holds no rows')
     rows = [r for _,r in sample]
     if tsv: rows = [l.rstrip('\r').split('\t') for l in text[:2**20].split('\n') if l.strip()]
-    if target is None and _of_sentences(rows[1:]): return _sentences(path, length, header, sep, **kwargs)
+    check_choice('task', task, TASKS)
+    if target is None and task == 'classes' and _of_sentences(rows[1:]):
+        return _sentences(path, length, header, sep, **kwargs)
     if length is not None:
         raise BadArgument('length', length, f'be left out for {str(path)!r}, which is a table of numbers')
-    x,y,classes = _table(text, sep, sample, target, header, path)
-    return data_from_tensors(x, y, name=name or path.name, classes=classes, **kwargs)
+    x,y,classes = _table(text, sep, sample, target, header, path, task)
+    return data_from_tensors(x, y, name=name or path.name, classes=classes, task=task, **kwargs)
 
 READERS['.csv'] = READERS['.tsv'] = data_from_table
 

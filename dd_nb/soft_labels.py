@@ -11,6 +11,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import BadArgument,Given,check_choice,check_count,check_number,seeded
+from .tasks import needs_classes
 from .data import Data
 from .synthetic import Synthetic
 from .structure import State
@@ -23,6 +24,7 @@ def confusion(
 ) -> Tensor:      # (classes, classes), rows sum to 1, zero on the diagonal
     """What a network takes each class for when it is in doubt: its mean predictions for the examples of a
     class, without the class itself."""
+    needs_classes('confusion', data.task)
     sums = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64, device=data.device)
     for x,y in data.train_batches(): sums.index_add_(0, y, state(x).softmax(-1).double())
     sums.fill_diagonal_(0)
@@ -59,6 +61,7 @@ def softened(self:Synthetic,
 LABEL_STARTS = 'hard','smoothed','random','confusion'
 
 def _check_start(syn, start, form, amount, confusion):
+    needs_classes('soft labels of classes', syn.task)
     check_choice('start', start, LABEL_STARTS)
     if syn.raw_labels.dim() != 2: raise BadArgument('labels', Given('soft ones'), 'be hard to be softened')
     if start == 'hard' and form == 'softmax':
@@ -114,6 +117,7 @@ def shared(cls:Synthetic,
 ) -> Synthetic:
     """Fewer images than classes: image j is the mean of the classes j, j + n, ... and its label, which is
     learned, is equal parts of these (Sucholutsky and Schonlau 2019)."""
+    needs_classes('images that share classes', data.task)
     check_count('n', n, 1, data.n_classes)
     whole = cls.means(data, 1, steps, epochs, lr, inner, seed)
     part = torch.zeros(n, data.n_classes, dtype=data.dtype, device=whole.images.device)

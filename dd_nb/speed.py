@@ -62,20 +62,20 @@ def _is_separable(state, x):
     if state.net.found.get(what) is None: state.net.found[what] = _separable(state, x)
     return bool(state.net.found[what])
 
-def _loss_of(state, x, y):
+def _loss_of(state, x, y, loss):
     "Mean loss of a batch taken whole, over all networks."
     out = state(x)
-    return loss_fn(out, y) if state.nets is None else loss_fn(out.flatten(0, 1), y.flatten(0, 1))
+    return loss(out, y) if state.nets is None else loss(out.flatten(0, 1), y.flatten(0, 1))
 
 # %% ../nbs/06d_speed.ipynb #67bfc511
-def _loss_and_gradient(state):
+def _loss_and_gradient(state, mean):
     "A function of the state's tensors and a chunk to the loss of the chunk and its gradients."
     def f(*args):
         *z,x,y = args
         z = [v.detach().requires_grad_(differentiable(v)) for v in z]
         with torch.enable_grad():
             params,buffers = dict(zip(state.params, z)),dict(zip(state.buffers, z[len(state.params):]))
-            loss = _loss_of(replace(state, params=params, buffers=buffers), x, y)
+            loss = _loss_of(replace(state, params=params, buffers=buffers), x, y, mean)
             if not state.net.known: _check_enclosed(state, loss, z)
             grads = torch.autograd.grad(loss, [v for v in z if v.requires_grad], materialize_grads=True)
             return [loss.detach(), *grads]
@@ -84,10 +84,10 @@ def _loss_and_gradient(state):
 class _Chunked(torch.autograd.Function):
     "The mean loss of a batch and its gradient, some examples at a time."
     @staticmethod
-    def forward(ctx, state, x, y, chunk, compile, *tensors):
-        d,part,total = 1 if state.nets else 0,_loss_and_gradient(state),None
+    def forward(ctx, state, x, y, chunk, compile, mean, *tensors):
+        d,part,total = 1 if state.nets else 0,_loss_and_gradient(state, mean),None
         fast = compile and _compiles_well(state, x)
-        key = 'loss',state.bn,state.nets,*state.params,*state.buffers
+        key = 'loss',mean,state.bn,state.nets,*state.params,*state.buffers
         for xs,ys in zip(x.split(chunk, d), y.split(chunk, d)):
             args = [*tensors, xs, ys]
             got = compiled(state.net, key, part, args) if fast and xs.shape[d] == chunk else part(*args)
@@ -103,7 +103,7 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         grads = iter(ctx.saved_tensors)
-        return None,None,None,None,None,*(next(grads)*g if f else None for f in ctx.floats)
+        return *[None]*6,*(next(grads)*g if f else None for f in ctx.floats)
 
 # %% ../nbs/06d_speed.ipynb #4440203d
 def real_loss(
@@ -112,15 +112,16 @@ def real_loss(
     y:Tensor,               # (n,) long classes or (n, classes) float soft targets; (nets, n, ...) as above
     chunk:int|None=128,     # examples at a time; None: all at once
     compile:bool=False,     # compile the loss of a full chunk and its gradient
+    loss=loss_fn,           # function of (outputs, y) to a mean over the examples
 ) -> Tensor:                # scalar: for stacked networks the mean over all
-    """Mean cross-entropy of a network in eval mode, a chunk of examples at a time; differentiable once with
-    respect to the state."""
+    """Mean loss of a network in eval mode, a chunk of examples at a time; differentiable once with respect to
+    the state."""
     x = channels_last(state, x)
     facts = state.net.facts
     whole = chunk is None or facts and facts.encloses or x.requires_grad or y.requires_grad
     if whole or y.shape[1 if state.nets else 0] <= max(chunk, 3) or not _is_separable(state, x):
-        return _loss_of(state, x, y)
-    return _Chunked.apply(state, x, y, chunk, compile, *state.params.values(), *state.buffers.values())
+        return _loss_of(state, x, y, loss)
+    return _Chunked.apply(state, x, y, chunk, compile, loss, *state.params.values(), *state.buffers.values())
 
 # %% ../nbs/06d_speed.ipynb #f02a3c2d
 _COMPILING = threading.Lock()

@@ -15,10 +15,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../nbs/02_synthetic.ipynb #69442151
-from .core import (BadArgument,BadType,Given,as_png,check_choice,check_count,remark,seeded,
-                        ticking)
+from .core import BadArgument,BadType,Given,as_png,check_choice,check_count,seeded
+from .tasks import TASKS,loss_for
 from .normalise import Normalise,Vectors
-from .data import Data
 from .rules import SHARES,Inner,as_inner
 from .parametrise import Parametrisation,Pixels,as_param
 
@@ -40,11 +39,9 @@ LABEL_FORMS = ('plain', 'softmax')   # what soft labels are: the numbers kept, o
 # %% ../nbs/02_synthetic.ipynb #42dac327
 class Synthetic:
     """A distilled set: images, labels and step sizes, with the schedule and the inner optimiser they are made
-    for (Wang et al. 2018, algorithm 1). With an `order`, whose numbers count the examples step after step,
-    the number of epochs follows from it. `distill` fills in `norm` and `init`, and `with_bn` fills in
-    `stats`. Labels can be learned if they are soft, statistics with bn='learned'. With label_form='softmax'
-    the labels are the softmax of what is given and learned. With a `param`, the images are made from what it
-    stores, which is what is learned and saved in their place ([02b_parametrise](02b_parametrise.ipynb))."""
+    for (Wang et al. 2018, algorithm 1). The number of epochs follows from an `order`. `distill` fills in
+    `norm` and `init`, `with_bn` fills in `stats`. Soft labels can be learned, statistics with bn='learned'.
+    By label_form='softmax', labels are the softmax of what is given; by a `param`, images are made of it."""
     def __init__(self,
         images:Tensor,                     # (steps, n, ...) float, normalised like the real data
         labels:Tensor,                     # (steps, n) long, or (steps, n, classes) float, by `label_form`
@@ -61,12 +58,14 @@ class Synthetic:
         stats:dict|None=None,              # what that policy needs: name -> tensor, filled in by `with_bn`
         label_form:str='plain',            # soft labels: 'plain', as they are given, or 'softmax' of that
         param:Parametrisation|None=None,   # how the images are made from what is stored; None: they are it
+        task:str='classes',                # what the labels are (00h_tasks); others than classes are floats
     ):
         self.param,self.stored = Pixels(),{'': images}
         self.dims = tuple(images.shape) if torch.is_tensor(images) else ()   # (steps, n, ...)
         self.raw_labels,self.label_form,self.n_classes = labels,label_form,n_classes
         self.epochs,self.order,self.rule,self.learn = epochs,order,as_inner(inner),learn
         self.norm,self.init,self.meta,self.bn,self.stats = norm,init,dict(meta or {}),bn,dict(stats or {})
+        self.task,self.rule = task,replace(self.rule, loss=loss_for(self.rule.loss, task))
         self._check(lr)
         if n_classes is None: self.n_classes = _classes_in(labels)
         if labels.dim() == 2: self.raw_labels = labels.long()
@@ -247,7 +246,7 @@ def changed(self:Synthetic,
     own = dict(images=self.images, labels=self.raw_labels, n_classes=self.n_classes, epochs=self.epochs,
                lr=self.lrs.detach(), inner=self.plain_inner(), learn=self.learn, norm=self.norm,
                order=self.order, init=copy.deepcopy(self.init), meta=copy.deepcopy(self.meta),
-               bn=self.bn, stats=self.stats,
+               bn=self.bn, stats=self.stats, task=self.task,
                label_form='plain' if 'labels' in kw else self.label_form)
     new = Synthetic(**{**own, **kw})
     if {'images', 'param'} & kw.keys(): return new
@@ -293,128 +292,9 @@ def __repr__(self:Synthetic):
     bn = f', BatchNorm {self.bn}' if self.bn != 'tracked' else ''
     made_for = f', for {name}' if name else ''
     made_from = '' if isinstance(self.param, Pixels) else f' made by {self.param}'
-    return (f"Synthetic({len(self)} examples {shape}{made_from}, {self.n_classes} classes, {kind} labels, "
+    of = count(self.n_classes, self.task[:-1], self.task) + f', {kind} labels'*(self.task == 'classes')
+    return (f"Synthetic({len(self)} examples {shape}{made_from}, {of}, "
             f"{plan}, {self.rule.name} with step sizes {lrs.min():.3g} to {lrs.max():.3g}{bn}{made_for})")
-
-# %% ../nbs/02_synthetic.ipynb #362f7b4d
-def _class_blocks(n_classes, ipc, steps):
-    "Labels (steps, ipc * n_classes): all classes, `ipc` times, in each step."
-    check_count('n_classes', n_classes, 2)
-    check_count('ipc', ipc)
-    check_count('steps', steps)
-    return torch.arange(n_classes).repeat(ipc).expand(steps, -1)
-
-@patch(cls_method=True)
-def noise(cls:Synthetic,
-    shape:tuple,          # shape of one example, such as `data.shape`
-    n_classes:int,        # number of classes
-    ipc:int=1,            # examples per class and step
-    steps:int=1,          # distinct steps, each with its own examples
-    epochs:int=3,         # passes over the steps
-    lr:float=.02,         # every step size at the start; .02 is the original code's default
-    inner='sgd',          # inner optimiser: a name, dict or `Inner`
-    seed:int|None=None,   # of the noise; None draws one
-    **kwargs,             # passed to `Synthetic`
-) -> Synthetic:
-    "Standard normal examples, `ipc` per class and step: the start of Wang et al. (2018)."
-    labels = _class_blocks(n_classes, ipc, steps)
-    if seed is None: seed = int(torch.randint(2**31, ()))
-    images = torch.randn((steps, labels.shape[1], *shape), generator=seeded(seed))
-    return cls(images, labels, n_classes, epochs, lr, inner, **kwargs)
-
-# %% ../nbs/02_synthetic.ipynb #56b26cba
-def _check_enough(data, need):
-    "Refuse data that lack a class, or are asked for far too much; say it where examples are to be repeated."
-    n,names = data.counts.tolist(),[repr(c) for c in data.classes]
-    if need > 2*max(n):
-        want = f'be at most twice the {max(n)} training examples of the largest class'
-        raise BadArgument('ipc * steps', need, want)
-    if 0 in n:
-        none = Given(f'none of class {names[n.index(0)]}')
-        raise BadArgument('data', none, 'have training examples of every class')
-    short = [f'{name} has {k}' for name,k in zip(names, n) if k < need]
-    if not short: return
-    more = len(short) - 1
-    more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
-    remark(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is '
-           'used at least once, and some again')
-
-# %% ../nbs/02_synthetic.ipynb #baf01580
-def _dealt(data, need, seed):
-    "For each class, indices of its training examples in a seeded random order, `need` of them or more."
-    g,y,out = seeded(seed),data.y_train.cpu(),[]
-    for c in range(data.n_classes):
-        own = (y == c).nonzero()[:, 0]
-        rounds = [own[torch.randperm(len(own), generator=g)] for _ in range(-(-need//len(own)))]
-        out.append(rounds[0] if len(rounds) == 1 else torch.cat(rounds)[:need])
-    return out
-
-def too_few(idx:Tensor, need:int) -> bool:
-    "Whether these examples of a class leave nothing to choose: fewer different ones than are wanted."
-    return len(idx.unique()) < need
-
-# %% ../nbs/02_synthetic.ipynb #2701a9b5
-def start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
-    """A set of the examples that `choose` makes for each class: `idx` are its training examples in random
-    order, some again if they are too few, `need` says how many are wanted, and `take(idx)` are these
-    examples, normalised."""
-    labels = _class_blocks(data.n_classes, ipc, steps)
-    need,raw = ipc*steps,data.raw_train
-    _check_enough(data, need)
-    def take(i): return data.norm(raw[i.to(raw.device)])
-    x = [choose(i, need, take) for i in ticking(_dealt(data, need, seed), 'choose', 'class')]
-    x = torch.stack(x, 1).reshape(*labels.shape, *data.shape)   # row by row, one example of each class
-    labels,meta = labels.to(x.device),dict(data=data.describe())
-    return cls(x, labels, data.n_classes, epochs, lr, inner, norm=data.norm, meta=meta, **kwargs)
-
-# %% ../nbs/02_synthetic.ipynb #3a7cb90c
-@patch(cls_method=True)
-def real(cls:Synthetic,
-    data:Data,          # the real set T; only its training split is used
-    ipc:int=1,          # examples per class and step
-    steps:int=1,        # distinct steps
-    epochs:int=3,       # passes over the steps
-    lr:float=.02,       # every step size at the start
-    inner='sgd',        # inner optimiser
-    seed:int=0,         # which examples
-    **kwargs,           # passed to `Synthetic`
-) -> Synthetic:
-    """Random training examples, `ipc` per class and step: distinct ones, or with a warning all of a class
-    that has too few, and some again."""
-    def first(i, need, take): return take(i[:need])
-    return start_from(cls, data, first, ipc, steps, epochs, lr, inner, seed, **kwargs)
-
-# %% ../nbs/02_synthetic.ipynb #f84e68d4
-@patch(cls_method=True)
-def means(cls:Synthetic,
-    data:Data,          # the real set T; only its training split is used
-    ipc:int=1, steps:int=1, epochs:int=3, lr:float=.02, inner='sgd',   # as in `Synthetic.real`
-    seed:int=0,         # which examples go into which mean
-    **kwargs,           # passed to `Synthetic`
-) -> Synthetic:
-    """Class means. For more than one a class, its training examples are dealt into that many random groups
-    and each group is averaged."""
-    def averages(i, need, take):
-        groups = i.tensor_split(need)
-        return torch.stack([take(g).mean(0, dtype=torch.float64).to(data.dtype) for g in groups])
-    return start_from(cls, data, averages, ipc, steps, epochs, lr, inner, seed, **kwargs)
-
-@patch(cls_method=True)
-def kmeans(cls:Synthetic,
-    data:Data,          # the real set T; only its training split is used
-    ipc:int=1, steps:int=1, epochs:int=3, lr:float=.02, inner='sgd',   # as in `Synthetic.real`
-    seed:int=0,         # of the centres to begin with (k-means++)
-    **kwargs,           # passed to `Synthetic`
-) -> Synthetic:
-    """The k-means centres of each class, in the space of normalised examples, by scikit-learn; for one a
-    class they are the class means."""
-    from sklearn.cluster import KMeans
-    def centres(i, need, take):
-        x = take(i)
-        if too_few(i, need): return x   # each is a centre
-        c = KMeans(need, n_init=1, random_state=seed).fit(x.flatten(1).cpu().numpy()).cluster_centers_
-        return torch.as_tensor(c, dtype=data.dtype, device=x.device).reshape(need, *data.shape)
-    return start_from(cls, data, centres, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 # %% ../nbs/02_synthetic.ipynb #b306740f
 @patch(as_prop=True)
@@ -471,9 +351,13 @@ def label_text(self:Synthetic,
     i:int,             # example within the step
     classes=None,      # names to use instead of those stored with S
 ) -> str:
-    "The label of one example, in words: its class, or the two largest entries of a soft label."
+    """The label of one example, in words: its class, the two largest entries of a soft label, or numbers in
+    the units of the data."""
     names = classes or self.class_names
     y = self.labels[s, i].detach()
+    if self.task == 'numbers':
+        mean,std = self.meta.get('data', {}).get('units') or ([0]*len(y), [1]*len(y))
+        return ', '.join(f'{names[j]} {v*std[j] + mean[j]:.3g}' for j,v in enumerate(y.tolist()[:2]))
     if y.dim() == 0: return str(names[int(y)])
     top = y.topk(min(2, len(y)))
     return ', '.join(f'{names[int(j)]} {v:.2f}' for v,j in zip(top.values, top.indices))
@@ -508,7 +392,7 @@ def _closed_figure(w, h):
 def _pictures(self:Synthetic, max_rows, figsize, title):
     "The first examples as pictures in a grid."
     x,n = self.display_images(),self.dims[1]
-    cols = min(n, self.n_classes if self.n_classes <= 20 else 10)
+    cols = min(n, self.n_classes if self.task == 'classes' and self.n_classes <= 20 else 10)
     cells = [(s, i) for s in range(self.steps) for i in range(n)][:max_rows*cols]
     rows = -(-len(cells)//cols)
     fig = _closed_figure(*(figsize or (.9*cols, 1.15*rows + .4)))
@@ -615,7 +499,7 @@ def check_classes(y:Tensor, n_classes:int):
         raise BadArgument('labels', Given(f'{low}..{high}'), f'lie in 0..{n_classes-1}')
 
 # %% ../nbs/02_synthetic.ipynb #778e26ff
-def _check_labels(labels, images, n_classes, label_form):
+def _check_labels(labels, images, n_classes, label_form, task):
     "Hard labels are classes, soft ones finite numbers, one row for each image."
     if not torch.is_tensor(labels): raise BadType('labels', kind_of(labels), 'be a tensor')
     first,shape = tuple(images.shape[:2]),tuple(labels.shape)
@@ -630,7 +514,10 @@ def _check_labels(labels, images, n_classes, label_form):
     if labels.dim() == 2: check_classes(labels, n_classes)
     elif shape[2] != n_classes: raise BadArgument('soft labels', shape[2], f'have {n_classes} columns')
     else: check_finite('labels', labels)
-    check_count('n_classes', n_classes, 2)
+    check_count('n_classes', n_classes, TASKS[check_choice('task', task, TASKS)].least)
+    if task != 'classes' and (labels.dim() == 2 or label_form != 'plain'):
+        raise BadArgument('labels', Given('classes' if labels.dim() == 2 else f'a {label_form}'),
+                          f'be plain floats (steps, n, k) for task={task!r}')
     check_choice('label_form', label_form, LABEL_FORMS)
     if label_form != 'plain' and whole:
         raise BadArgument('label_form', label_form, "be 'plain' for integer labels")
@@ -691,7 +578,7 @@ def _check(self:Synthetic, lr):
     if images.dim() < 3: raise BadArgument('images', tuple(images.shape), 'have shape (steps, n, ...)')
     if 0 in images.shape: raise BadArgument('images', Given(f'shape {tuple(images.shape)}'), 'not be empty')
     check_count('epochs', self.epochs)
-    _check_labels(self.raw_labels, images, self.n_classes, self.label_form)
+    _check_labels(self.raw_labels, images, self.n_classes, self.label_form, self.task)
     _check_stats(self.bn, self.stats, self.shape)
     _check_learn(self.learn, self.bn, self.raw_labels.dim() == 2)
     if order is not None: _check_order(order, len(self))

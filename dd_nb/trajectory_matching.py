@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
+from .tasks import TASKS
 from .data import Data
 from .augment import Siamese
 from .networks import spec_of
@@ -31,7 +32,7 @@ from .inits import RandomInit
 from .pools import check_fits_file,made_folder,made_otherwise,network_digest,stored_networks
 
 # %% ../nbs/14_trajectory_matching.ipynb #d54e13d0
-def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed):
+def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed, loss):
     """One expert: its weights before the training and after every `every` steps, name -> (records + 1, ...)
     float16, and its buffers, name -> (1, ...). Raises ValueError for buffers that training changes."""
     def now():
@@ -42,7 +43,7 @@ def _recorded(net, x, y, records, every, lr, momentum, batch_size, augment, seed
         if t % every == 0: kept.append(now())
     train_on(net, x, y, steps=records*every, lr=lr, batch_size=batch_size, seed=seed, augment=augment,
              channels_last=False, opt=partial(torch.optim.SGD, momentum=momentum), schedule=None,
-             record=record)
+             record=record, loss=loss)
     tracks = {k: torch.stack(ts) for (k,_),ts in zip(net.named_parameters(), zip(*kept))}
     return tracks | {k: v[None] for k,v in fixed.items()}
 
@@ -74,7 +75,8 @@ def _record(source, data, folder, which, how, augment, show):
     with progress_bar(len(which), 'experts', 'net', show=show) as bar:
         def one(job):
             i,net = job
-            tensors = _recorded(net, x, y, **args, augment=augment, seed=how['seed']*1_000_003 + i)
+            tensors = _recorded(net, x, y, **args, augment=augment, seed=how['seed']*1_000_003 + i,
+                                loss=TASKS[data.task].loss)
             write_tensors(_file(folder, i), tensors, dict(spec=spec_of(net), recorded=how), 'network')
             bar.update(1)
         in_threads(one, list(zip(which, nets)), 1 if y.is_cuda else torch.get_num_threads())

@@ -15,6 +15,7 @@ from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 
 from .core import BadArgument,BadType,Given,check_choice,check_count,drawing,is_whole
+from .tasks import TASKS
 from .synthetic import Synthetic
 from .layers import called,differentiable,switched
 from .structure import State,cloned
@@ -348,7 +349,7 @@ class Unroll(Objective):
     ) -> Tensor:        # scalar outer loss
         "The loss on the batch after training on S."
         x,y = batch
-        def terminal(s): return real_loss(s, x, y, self.chunk, self.compile)
+        def terminal(s): return real_loss(s, x, y, self.chunk, self.compile, TASKS[syn.task].loss)
         strategy = self.auto if self.strategy == 'auto' else self.strategy
         return unroll(syn, state, terminal, strategy, self.window, self.place, None,
                       self.compile, self.augment, self.memory, self.offload)
@@ -387,7 +388,8 @@ def tensors(self:Unroll) -> dict:
 @patch
 def explain(self:Unroll, syn, state, batch) -> str:
     "Where the training on S, or the way back through it, stops being finite, in a few words."
-    return _first_not_finite(syn, state, lambda s: real_loss(s, *batch, self.chunk), self.augment)
+    def terminal(s): return real_loss(s, *batch, self.chunk, loss=TASKS[syn.task].loss)
+    return _first_not_finite(syn, state, terminal, self.augment)
 
 def _first_not_finite(syn, state, terminal, augment=None):
     "Where the training on S, or the way back through it, stops being finite, as one sentence."

@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 
 from .core import BadArgument,Given,as_png,check_count,ticking
+from .tasks import needs_classes
 from .data import Data
 from .synthetic import Synthetic
 from .structure import State
@@ -126,6 +127,7 @@ def class_accuracies(
     data:Data,      # the first 2,000 test examples are scored
 ) -> list:          # T + 1 lists of accuracies in [0, 1], one a class; NaN for a class without test examples
     "What a network knows of each class before each step of its training on S, and at the end."
+    needs_classes('the accuracy of each class', data.task)
     check_fits(syn, data)
     syn = syn.copy().to(data.device, data.dtype)
     for t in syn.parameters(): t.requires_grad_(False)

@@ -245,7 +245,7 @@ def test_a_network_of_one_s_own():
             return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), n_classes))
         net = make_net('tiny', (2, 2), 3, seed=1)
         assert net.spec == dict(name='Tiny', shape=[2, 2], n_classes=3, init='xavier', gain=1., seed=1)
-        with pytest.raises(ValueError, match='n_classes'): Tiny((2, 2), 1)
+        with pytest.raises(ValueError, match='n_classes'): Tiny((2, 2), 0)
     finally: NETWORKS.pop('Tiny', None)
     with pytest.raises(TypeError, match='gain'):
         @network
@@ -312,7 +312,7 @@ def test_a_new_last_layer_favours_no_class():
     assert not any(getattr(m, 'inplace', False) for m in net.modules()) and all(m.p == 0 for m in net.modules() if isinstance(m, torch.nn.Dropout))
     with pytest.raises(ValueError, match="name must be a model of torchvision"): torchvision_net('alexnett', 7)
     with pytest.raises(ValueError, match="weights must be None or a name that torchvision knows for alexnet, got 'NONE_SUCH'"): torchvision_net('alexnet', 7, weights='NONE_SUCH')
-    with pytest.raises(ValueError, match='n_classes must be at least 2'): torchvision_net('alexnet', 1)
+    with pytest.raises(ValueError, match='n_classes must be at least 1'): torchvision_net('alexnet', 0)
     with pytest.raises(ValueError, match="ends in a linear layer.*got 'squeezenet1_0'"): torchvision_net('squeezenet1_0', 7)
 
 
@@ -329,7 +329,7 @@ def test_a_new_last_layer_favours_no_class():
     (lambda: LeNet((), 10), ValueError, 'shape must be'),
     (lambda: MLP((), 10), ValueError, 'shape must be'),
     (lambda: LeNet((1, 27, 28), 10), ValueError, 'at least 28 x 28 pixels, got 27 x 28'),
-    (lambda: LeNet(GREY, 1), ValueError, 'n_classes must be at least 2, got 1'),
+    (lambda: LeNet(GREY, 0), ValueError, 'n_classes must be at least 1, got 0'),
     (lambda: LeNet(GREY, True), ValueError, 'n_classes'),
     (lambda: LeNet(GREY, 10.), ValueError, 'n_classes'),
     (lambda: ConvNet(GREY, 10, width=0), ValueError, 'width'),
