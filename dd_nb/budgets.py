@@ -38,7 +38,7 @@ def budget_recipe(
     method:str,    # one of BUDGET_METHODS
     data,          # the real set
     ipc:int,       # float images a class whose bytes may be spent
-    iters:int=400, # outer steps
+    iters:int=250, # outer steps
     net:dict|None=None, # network; None: the family's
 ) -> Recipe:
     "The recipe of a method for images that are stored in this way."
@@ -48,7 +48,7 @@ def budget_recipe(
     if row == 'basis': param = dict(param, k=_basis_of(data.n_classes*ipc*d, n, d))
     syn,batch = dict(base.syn, ipc=ipc*many, steps=1),None
     if method == 'dd':
-        batch = max(b for b in range(1, 51) if n % b == 0)
+        batch = max(b for b in range(1, 21) if n % b == 0)
         syn['epochs'] = max(1, 40*batch//n)
     how = dict(base.distill, iters=iters, every=max(1, iters//2))
     return replace(base, name=f'{base.data}-{row}-{method}-{ipc}', net=net or base.net, syn=syn, param=param,
@@ -95,7 +95,7 @@ def budgets(
     seeds=None,                    # name of a recipe -> seeds of its sets; others have one
     nets:int=3,                    # networks a row
     protocol='plain',              # of 17_evaluate
-    iters:int=400,                 # outer steps
+    iters:int=250,                 # outer steps
     net:dict|None=None,            # network; None: the family's
 ) -> dict:                         # JSON-able
     "Ways to store a set, at equal bytes of images, each learned by two methods and judged by one protocol."
