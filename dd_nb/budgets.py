@@ -7,17 +7,13 @@ __all__ = ['BUDGET_ROWS', 'BUDGET_METHODS', 'BUDGETS', 'budget_recipe', 'budgets
 
 # %% ../nbs/20d_budgets.ipynb #61c9469b
 from dataclasses import asdict,replace
-from functools import cache
 from math import prod
-from pathlib import Path
 
 from .core import BadArgument,check_choice,check_count
 from .data import load_data
-from .protocols import benchmark,get_protocol
-from .checkpoints import forget_run
-from .distillation import distill
-from .recipes import Recipe,family_recipe,recipe_objective,recipe_source,recipe_start
-from .harness import BENCHES,Cells,kept_set,machine,print_row
+from .recipes import Recipe,family_recipe
+from .harness import BENCHES,Cells,machine,print_row
+from .tables import distilled,judged_cell
 
 # %% ../nbs/20d_budgets.ipynb #fae9e73a
 BUDGET_ROWS = dict(pixels=(1, None), formation=(4, dict(name='Formation', factor=2)),
@@ -48,38 +44,24 @@ def budget_recipe(
     if row == 'basis': param = dict(param, k=_basis_of(data.n_classes*ipc*d, n, d))
     syn,batch = dict(base.syn, ipc=ipc*many, steps=1),None
     if method == 'dd':
-        batch = max(b for b in range(1, 21) if n % b == 0)
+        batch = min(b for b in range(1, n + 1) if n % b == 0 and b >= min(n, max(20, n/40)))
         syn['epochs'] = max(1, 40*batch//n)
     how = dict(base.distill, iters=iters, every=max(1, iters//2))
     return replace(base, name=f'{base.data}-{row}-{method}-{ipc}', net=net or base.net, syn=syn, param=param,
                    distill=how, minibatch=None if batch in (None, n) else batch)
 
 # %% ../nbs/20d_budgets.ipynb #8229af2d
-def _learned(recipe, data, seed, folder, root, progress):
-    "The set of a recipe, from a folder, or made and put there."
-    path = Path(folder)/f'{recipe.name}-s{seed}.safetensors'
-    run = path.with_suffix('.run')
-    def make():
-        syn,source = recipe_start(recipe, data, seed),recipe_source(recipe, data, seed, root=root)
-        distill(syn, source, data, recipe_objective(recipe, data, seed), seed=seed, checkpoint=run,
-                progress=progress, **recipe.distill)
-        return syn
-    syn = kept_set(path, data, make, dict(recipe=asdict(recipe)))
-    forget_run(run)
-    return syn
-
-# %% ../nbs/20d_budgets.ipynb #d7b0b786
-def _budget_row(cell, recipe, data, seeds, learned, protocol, nets):
-    "Score, bytes and time of one row."
-    p,syns = get_protocol(protocol),cache(lambda: [learned(recipe, data, s) for s in seeds])
-    key = dict(recipe=asdict(recipe), digest=data.digest, seeds=list(seeds), nets=nets, protocol=asdict(p))
-    def score():
-        each = syns()
-        s = benchmark(each, data, recipe.net, p, -(-nets//len(each)), seeds[0]).to_dict()
-        by_part = each[0].bytes_by_part()
-        return dict(score=s, examples=len(each[0]), image_bytes=by_part['images'], bytes=each[0].nbytes,
-                    seconds=[e.meta['seconds'] for e in each])
-    return cell(recipe.name, key, score)
+def _budget_row(cell, recipe, data, seeds, how, protocol, nets):
+    "Score, bytes and time of one row; `how` says where its sets are kept."
+    settings = dict(recipe=asdict(recipe))
+    key = dict(settings, digest=data.digest, seeds=list(seeds), nets=nets)
+    def sets(): return [distilled(recipe, s, data, key=settings, **how) for s in seeds]
+    def more(each):
+        first,seconds = each[0],[e.meta['seconds'] for e in each]
+        return dict(examples=len(first), image_bytes=first.bytes_by_part()['images'], bytes=first.nbytes,
+                    seconds=seconds)
+    per = -(-nets//len(seeds))
+    return judged_cell(cell, recipe.name, key, sets, data, recipe.net, protocol, per, seeds[0], more)
 
 # %% ../nbs/20d_budgets.ipynb #470725b5
 BUDGETS = ('mnist', 1),('fashion_mnist', 1),('mnist', 10),('fashion_mnist', 10)
@@ -101,14 +83,15 @@ def budgets(
     "Ways to store a set, at equal bytes of images, each learned by two methods and judged by one protocol."
     for r in rows: check_choice('rows', r, BUDGET_ROWS)
     if not tables: raise BadArgument('tables', tables, 'name a data set and a number of images')
-    def learned(recipe, data, s): return _learned(recipe, data, s, folder, root, progress)
-    out = []
+    out,how = [],dict(folder=folder, root=root, progress=progress)
     with Cells(folder, len(tables)*len(methods)*len(rows), 'budgets', progress) as cell:
         for name,ipc in tables:
             data = load_data(name, root=root)
             recipes = [budget_recipe(r, m, data, ipc, iters, net) for m in methods for r in rows]
-            found = {r.name: _budget_row(cell, r, data, (seeds or {}).get(r.name, (seed,)), learned,
-                                         protocol, nets) for r in recipes}
+            def row(r):
+                which = (seeds or {}).get(r.name, (seed,))
+                return _budget_row(cell, r, data, which, how, protocol, nets)
+            found = {r.name: row(r) for r in recipes}
             scores = {m: {r: found[f'{name}-{r}-{m}-{ipc}'] for r in rows} for m in methods}
             out.append(dict(data=name, ipc=ipc, budget=data.n_classes*ipc*prod(data.shape)*4, methods=scores))
     return dict(benchmark='budgets', seed=seed, nets=nets, iters=iters, machine=machine(load=True),
@@ -136,11 +119,12 @@ def plot_budgets(out:dict):
                            squeeze=False)
     plt.close(fig)
     for ax,t in zip(axs[0], out['tables']):
-        for j,((m,rows),c) in enumerate(zip(t['methods'].items(), ('#0072B2', '#D55E00'))):
-            at = [i + .4*j for i in range(len(rows))]
+        wide = .8/len(t['methods'])
+        for j,(m,rows) in enumerate(t['methods'].items()):
+            at = [i + wide*j for i in range(len(rows))]
             mean,std = ([100*r['score'][k] for r in rows.values()] for k in ('mean', 'std'))
-            ax.barh(at, mean, .38, xerr=std, color=c, label=m)
-        ax.set(yticks=[i + .2 for i in range(len(rows))], xlabel='test accuracy, %',
+            ax.barh(at, mean, .95*wide, xerr=std, label=m)
+        ax.set(yticks=[i + .4 - wide/2 for i in range(len(rows))], xlabel='test accuracy, %',
                title=f"{t['data']}, {t['ipc']} a class")
         ax.set_yticklabels(list(rows))
         ax.invert_yaxis()

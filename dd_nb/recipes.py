@@ -353,10 +353,11 @@ _add(*(family_recipe(m, data, ipc)
 
 # %% ../nbs/19a_recipes.ipynb #3f61d1d2
 def get_recipe(
-    name:str,  # one of RECIPES, or a data set, a method and a number of images a class
+    name:'str|Recipe',  # one of RECIPES; a data set, a method and a number of images a class; or a recipe
 ) -> Recipe:
     """The recipe of that name, or what `family_recipe` makes of a name like cifar10-dc-10.
     Raises BadArgument with the known names."""
+    if isinstance(name, Recipe): return name
     if name in RECIPES: return RECIPES[name]
     m = re.fullmatch(f'(.+)-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name))
     if m: return family_recipe(m[2], m[1].replace('-', '_'), int(m[3]))

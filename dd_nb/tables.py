@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CORESET_KINDS', 'CORESET_COLUMNS', 'JUDGED', 'ARCH_SETS', 'ARCH_EPOCHS', 'POISONS', 'BN_KINDS', 'BN_ROWS',
            'NORM_ROWS', 'BN_MIXED', 'BN_NETS', 'FAMILY_TABLES', 'FAMILY_NETS', 'FAMILY_SEEDS', 'FAMILY_ARCHS',
-           'FAMILIES_NOT_RUN', 'coresets', 'print_coresets', 'judge', 'print_judge', 'architectures',
-           'print_architectures', 'poisoning', 'print_poisoning', 'batchnorm', 'print_batchnorm', 'families',
-           'print_families', 'plot_families']
+           'FAMILIES_NOT_RUN', 'judged_cell', 'distilled', 'coresets', 'print_coresets', 'judge', 'print_judge',
+           'architectures', 'print_architectures', 'poisoning', 'print_poisoning', 'batchnorm', 'print_batchnorm',
+           'families', 'print_families', 'plot_families']
 
 # %% ../nbs/20b_tables.ipynb #2ce9702f
 import statistics
@@ -51,18 +51,40 @@ def _chosen(kind, data, ipc, seed, n=1, net=None):
     return [coreset(kind, data, ipc, seed*1000 + i, net) for i in range(n)]
 
 # %% ../nbs/20b_tables.ipynb #620d3ad0
-def _judge(cell, name, key, sets, data, net, protocol, per, seed):
+def judged_cell(
+    cell,      # a `Cells`, which keeps results
+    name:str,  # of the cell
+    key:dict,  # what the score depends on, besides the protocol
+    sets,      # function to a set or a list of sets
+    data,      # the real set
+    net,       # as in `benchmark`, like the next
+    protocol,
+    per:int,   # networks a set
+    seed:int,  # of these
+    more=None, # function of the sets to what else is kept beside the score; None: the score is all
+) -> dict:
     "The score of `sets()` on `per` networks each, or what is kept for the key."
     p = get_protocol(protocol)
-    def score(): return benchmark(sets(), data, net, p, per, seed).to_dict()
+    def score():
+        each = sets()
+        found = benchmark(each, data, net, p, per, seed).to_dict()
+        return dict(more(each), score=found) if more else found
     return cell(name, dict(key, protocol=asdict(p)), score)
 
 # %% ../nbs/20b_tables.ipynb #b9f5efe2
-def _distilled(recipe, seed, data, folder, **how):
+def distilled(
+    recipe:Recipe,  # a recipe
+    seed:int,       # of the run
+    data,           # its data
+    folder,         # where the set is kept
+    key:dict={},    # settings to check of one that is there
+    **how,          # of `reproduce`
+):                  # a `Synthetic`
     "A recipe's set from a folder: made first if it is not there, and taken up where its run was cut off."
     path = Path(folder)/f'{recipe.name}-s{seed}.safetensors'
     run = path.with_suffix('.run')
-    syn = kept_set(path, data, lambda: reproduce(recipe.name, seed, checkpoint=run, **how)[0])
+    def make(): return reproduce(recipe, seed, checkpoint=run, **how)[0]
+    syn = kept_set(path, data, make, key)
     forget_run(run)
     return syn
 
@@ -84,7 +106,8 @@ def _coreset_cell(cell, c, kind, what, data, features, seed, feature_epochs):
     def sets():
         net = features(c['data']) if kind in BY_FEATURES else None
         return _chosen(kind, data, c['ipc'], seed, n, net)
-    return _judge(cell, f"{c['data']}-{kind}-{what}", key, sets, data, c['net'], c['protocol'], per, seed)
+    name = f"{c['data']}-{kind}-{what}"
+    return judged_cell(cell, name, key, sets, data, c['net'], c['protocol'], per, seed)
 
 # %% ../nbs/20b_tables.ipynb #70afd8a6
 def coresets(
@@ -154,8 +177,10 @@ def _judged(cell, name, seeds, root, seed, sets, nets, protocols, full):
              'class means': (1, lambda: [coreset('means', data, ipc, seed)])}
     if ipc > 1: kinds['k-means centres'] = 1,lambda: [coreset('kmeans', data, ipc, seed)]
     for p in protocols:
-        scores[p] = {k: _judge(cell, f'{name}-{p}-{k}', key, make, data, net, p, max(1, nets*sets//n), seed)
-                     for k,(n,make) in kinds.items()}
+        def row(k, n, make):
+            per = max(1, nets*sets//n)
+            return judged_cell(cell, f'{name}-{p}-{k}', key, make, data, net, p, per, seed)
+        scores[p] = {k: row(k, *of) for k,of in kinds.items()}
     def on_all():
         every = data.x_train,data.y_train
         return benchmark(every, data, net, Protocol(epochs=full), 1, seed).to_dict()
@@ -241,7 +266,8 @@ def architectures(
         some,n,how = kinds[k],nets,p
         if a in epochs: some,n,how = some[:1],1,replace(p, epochs=epochs[a])
         key = dict(digest=data.digest, seed=seed, sets=len(some), nets=n, spec=archs[a])
-        return _judge(cell, f'{k}-{a}', key, lambda: some, data, archs[a], how, max(1, n//len(some)), seed)
+        per = max(1, n//len(some))
+        return judged_cell(cell, f'{k}-{a}', key, lambda: some, data, archs[a], how, per, seed)
     with Cells(folder, len(kinds)*len(archs), 'architectures', progress) as cell:
         rows = {k: {a: judged(cell, k, a) for a in archs} for k in kinds}
     return dict(benchmark='architectures', seed=seed, data=data.name, images=len(first), sets=sets, nets=nets,
@@ -293,7 +319,7 @@ def poisoning(
             recipe = with_pool(get_recipe(name), poolsize)
             data = recipe_data(recipe, root)
             def measured():
-                syn = _distilled(recipe, seed, data, folder, root=root, progress=progress, pools=pools,
+                syn = distilled(recipe, seed, data, folder, root=root, progress=progress, pools=pools,
                                  poolsize=poolsize, **changes)
                 return _attacks(recipe, syn, data, seed, pools, root, nets, defended)
             key = dict(recipe=asdict(recipe), digest=data.digest, seed=seed, nets=nets, defended=defended,
@@ -519,7 +545,7 @@ def _family_row(cell, name, key, have, sets, data, columns, seed, regression=Fal
     row = dict(accuracy={}, archs={})
     for part,column,spec,p,n in columns:
         if regression: p = replace(get_protocol(p), loss='squared_error')
-        row[part][column] = _judge(cell, f'{name}-{column}', dict(key, net=spec, nets=n),
+        row[part][column] = judged_cell(cell, f'{name}-{column}', dict(key, net=spec, nets=n),
                                    lambda: sets()[:n], data, spec, p, -(-n//min(n, have)), seed)
     return row
 
@@ -589,7 +615,7 @@ def families(
     seeds,archs = FAMILY_SEEDS if seeds is None else seeds,FAMILY_ARCHS if archs is None else archs
     nets = nets or FAMILY_NETS
     def make(recipe, s, data):
-        return _distilled(recipe, s, data, folder, root=root, progress=progress, pools=pools, **changes)
+        return distilled(recipe, s, data, folder, root=root, progress=progress, pools=pools, **changes)
     total = (len(tables)*len(nets) + len(archs))*(4 + len(methods)) + len(methods)
     with Cells(folder, total, 'families', progress) as cell:
         out = [_family_table(cell, d, ipc, methods, nets, archs if i == 0 else {}, seed, seeds, root, make,

@@ -22,7 +22,7 @@ from .inits import judges
 from .adaptation import full_target
 from .evaluation import Score,evaluate,tune_lr
 from .distillation import distill
-from .recipes import get_recipe,recipe_data,recipe_objective,recipe_source,recipe_start,with_pool
+from .recipes import Recipe,get_recipe,recipe_data,recipe_objective,recipe_source,recipe_start,with_pool
 
 # %% ../nbs/19_zoo.ipynb #ccf1b1e7
 def _curve(history, most=50):
@@ -39,7 +39,7 @@ def _results(objective, syn, source, data, n):
 
 # %% ../nbs/19_zoo.ipynb #dc5923ec
 def reproduce(
-    name:str,                # one of RECIPES
+    name:'str|Recipe',       # one of RECIPES, or a recipe of your own
     seed:int=0,              # of the run
     root=None,               # folder of data sets, as in `load_data`
     device=None,             # where to compute
