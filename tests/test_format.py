@@ -35,6 +35,29 @@ def test_round_trip(means, tmp_path):
     assert all(torch.equal(v, again.norm.state()[k]) for k, v in means.norm.state().items())
 
 
+def test_a_small_file_keeps_weights_in_16_bits_and_all_else_as_it_is(data, tmp_path):
+    net = MLP(data.shape, 10, seed=0)
+    syn = Synthetic.means(data, lr=.1)
+    syn.init = FixedInit(net).stored()
+    whole, small = (syn.save(tmp_path/n, small=n == 'b') for n in 'ab')
+    assert small.stat().st_size < .6*whole.stat().st_size
+    again = Synthetic.load(small)
+    for k in ('images', 'labels', 'raw_lrs'): assert torch.equal(getattr(again, k), getattr(syn, k))
+    for k, v in syn.init['params'].items():
+        w = again.init['params'][k]
+        assert w.dtype == torch.float32 and torch.equal(w, v if v.dim() < 2 else v.half().float())
+    assert all(torch.equal(v, again.norm.state()[k]) for k, v in syn.norm.state().items())   # a mean and a deviation are no vectors
+    assert evaluate(again, None, data).mean == pytest.approx(evaluate(syn, None, data).mean, abs=.05)
+    head = read_tensors(small)[1]
+    assert head['small'] is True and head['format'] == 4
+
+
+def test_weights_that_16_bits_cannot_hold_stay_as_they_are(data, tmp_path):
+    syn = Synthetic.means(data)
+    syn.init = dict(spec=None, params=dict(w=torch.full((2, 2), 1e5)), buffers={})
+    assert torch.equal(Synthetic.load(syn.save(tmp_path/'a', small=True)).init['params']['w'], syn.init['params']['w'])
+
+
 def test_soft_labels_round_trip(data, tmp_path):
     syn = Synthetic(torch.randn(2, 5, 1, 28, 28), torch.rand(2, 5, 10), learn=('images', 'labels', 'lrs'), inner='adam')
     assert [k for k in syn.named_parameters()] == ['images', 'raw_labels', 'raw_lrs']
