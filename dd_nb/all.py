@@ -51,3 +51,4 @@ from .distillation import *
 from .recipes import *
 from .zoo import *
 from .widgets import *
+from .automatic import *

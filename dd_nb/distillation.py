@@ -477,7 +477,7 @@ def distill(
     params = list(loop.params.values())
     try:
         loop.call('before_run')
-        while loop.it < iters:
+        while loop.it < loop.iters:
             loop.call('before_step')
             loop.opt.zero_grad()
             loop.fetch()   # fetch networks, and real examples for each
