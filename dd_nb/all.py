@@ -52,3 +52,4 @@ from .recipes import *
 from .zoo import *
 from .widgets import *
 from .automatic import *
+from .report import *

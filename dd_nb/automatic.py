@@ -87,6 +87,15 @@ def recipe_for(
     r = replace(family_recipe(method, 'mnist', ipc), name=f'{data.name}-{method}-{ipc}', data=str(name),
                 about=f'{ipc} examples a class of {data.name} by {method}', paper='', net=_net_for(data),
                 n_nets=20)
+    if formation and kind != 'images':
+        want = f'be left out for {data.name}, whose examples are no images'
+        raise BadArgument('formation', formation, want)
+    if formation and method != 'dd':
+        syn = dict(r.syn, ipc=r.syn['ipc']*formation**2)
+        r = replace(r, syn=syn, param=dict(name='Formation', factor=formation))
+    if data.task != 'classes' and r.labels:   # labels that are numbers are learned as they are
+        learn = *r.syn.get('learn', ('images', 'lrs')),'labels'
+        r = replace(r, labels={}, syn=dict(r.syn, learn=learn))
     if kind != 'images' and 'augment' in r.unroll:
         r = replace(r, unroll={k: v for k,v in r.unroll.items() if k != 'augment'})
     if method != 'dd': return r,why
@@ -102,7 +111,8 @@ def step_seconds(
     objective=None,  # its objective, if that is there already
 ) -> float:
     "What one outer step takes on this machine, in seconds."
-    syn,source = recipe_start(recipe, data, seed),recipe_source(recipe, data, seed)
+    quick = replace(recipe, start='real')   # what it starts from does not change the time
+    syn,source = recipe_start(quick, data, seed),recipe_source(recipe, data, seed)
     objective = objective or recipe_objective(recipe, data, seed)
     syn.to(data.device, data.dtype)
     source = source.to(data.device, data.dtype)
@@ -226,8 +236,8 @@ def verdict(
     best = max(others, key=lambda k: others[k].mean)
     lead = ours.mean - others[best].mean
     half = math.hypot(*(0 if math.isnan(h := s.half) else h for s in (ours, others[best])))
-    unit,of = (100, 'points') if ours.task == 'classes' else (1, TASKS[ours.task].measure)
-    by = f'{unit*abs(lead):.2g} {of} (95 % interval +- {unit*half:.2g})'
+    if ours.task == 'classes': by = f'{100*abs(lead):.1f} points (95 % interval +- {100*half:.1f})'
+    else: by = f'{abs(lead):.3f} {TASKS[ours.task].measure} (95 % interval +- {half:.3f})'
     if lead > half: return True,f'the distilled set is better than {best}, the best of the others, by {by}'
     if lead > 0: return False,f'the distilled set leads {best} by {by}, which may be chance'
     return False,f'the distilled set is not better: {best} leads it by {by}'

@@ -21,7 +21,7 @@ import_order = '''core rules tasks parametrise normalise data pictures readers r
     batchnorm layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
     families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets
-    bench widgets automatic cli all'''.split()
+    bench widgets automatic report cli all'''.split()
 
 bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets'   # out of the star: dd_nb.bench gathers them
 
