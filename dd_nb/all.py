@@ -16,6 +16,7 @@ from .synthetic import *
 from .starts import *
 from .format import *
 from .folders import *
+from .export import *
 from .files import *
 from .batchnorm import *
 from .layers import *

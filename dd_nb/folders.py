@@ -79,8 +79,11 @@ def _levels(syn, x, scale):
     return (low, high) if low - rounding <= a and b <= high + rounding else (min(low, a), max(high, b))
 
 # %% ../nbs/02d_folders.ipynb #5cf2f36d
-def _as_bytes(syn, scale):
-    "Pictures of the examples, (steps, n, H, W, C) bytes, and what 0 and 255 stand for in them."
+def byte_pictures(
+    syn:Synthetic,      # a set of images
+    scale:tuple|None,   # (low, high): what 0 and 255 stand for; None: wide enough
+) -> tuple:             # pictures (steps, n, H, W, C) of bytes, low, high
+    "Pictures of the examples. Warns where bytes are too coarse for them."
     x = syn.unnormalised()
     low,high = _levels(syn, x, scale)
     x = ((x - low)/(high - low)*255).clamp(0, 255).round().to(torch.uint8)
@@ -108,11 +111,11 @@ def to_image_folder(self:Synthetic,
                          f'shape {self.shape}')
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadArgument('path', str(path), 'be a new or an empty folder')
-    pictures,low,high = _as_bytes(self, scale)
+    pictures,low,high = byte_pictures(self, scale)
     notes = {}
     if (low, high) != (0, 1) or self.norm is None:
         notes[SCALE_FILE] = dict(scale=[low, high], normalised=self.norm is None)
-    names,y = _picture_names(*self.images.shape[:2]),self.labels.detach().cpu()
+    names,y = picture_names(*self.images.shape[:2]),self.labels.detach().cpu()
     if y.dim() == 3:
         notes[LABELS_FILE] = {name: y[at].tolist() for name,at in names.items()}
         y = y.argmax(-1)
@@ -121,7 +124,10 @@ def to_image_folder(self:Synthetic,
     return path
 
 # %% ../nbs/02d_folders.ipynb #209edce8
-def _picture_names(steps, n):
+def picture_names(
+    steps:int,  # of a set
+    n:int,      # examples a step
+) -> dict:      # name of a file -> (step, example)
     "A file name for each place (step, example) in S; they sort as the places do."
     a,b = len(str(steps - 1)),len(str(n - 1))
     return {f'step{s:0{a}}_{i:0{b}}.png': (s, i) for s in range(steps) for i in range(n)}

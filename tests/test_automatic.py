@@ -2,13 +2,12 @@
 import json
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dd_nb import automatic
-from dd_nb.all import RandomInit, Synthetic, data_from_tensors, distill, load_data
+from dd_nb.all import data_from_tensors, distill
 from dd_nb.automatic import METHODS, InTime, as_line, compared, from_line, in_seconds, kind_of, recipe_for, rivals, step_seconds, verdict
 from dd_nb.core import BadArgument
 from dd_nb.evaluation import Score

@@ -32,7 +32,7 @@ def test_wheel_in_an_empty_environment(tree, new_env):
     env.reuse_packages()
     assert 'No broken requirements' in env.pip('check')
     assert 'loaded' in env('-c', EXAMPLE)
-    for command in 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_reproduce', 'dd_bench':
+    for command in 'dd_distill', 'dd_evaluate', 'dd_show', 'dd_export', 'dd_reproduce', 'dd_bench':
         assert command in env(env.python.parent/command, '--help')
 
 
