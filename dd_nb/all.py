@@ -10,6 +10,7 @@ from .pictures import *
 from .readers import *
 from .rows import *
 from .sources import *
+from .objects import *
 from .augment import *
 from .networks import *
 from .synthetic import *

@@ -450,7 +450,8 @@ def _remarked_labels(data):
 # %% ../nbs/00_data.ipynb #86e63fdd
 # name of a set, ending of a file, '/' for folders, '/sentences' for tables of them -> function to `Data`
 READERS = {}
-_ROOMS = ('readers', 'rows', 'sources', 'adaptation', 'text')   # rooms that enter what they can read
+_ROOMS = 'readers','rows','sources','objects','adaptation','text'   # rooms that enter what they can read
+IN_MEMORY = '/object'   # the key of what reads anything that is no name and no path
 
 def as_key(
     name,  # a name or a path, in any case
@@ -487,6 +488,7 @@ def check_size(size) -> tuple|None:
 # %% ../nbs/00_data.ipynb #06f7a58b
 def _kind(name):
     "The key in READERS of the reader of a name or a path; raises BadArgument where there is none"
+    if not isinstance(name, (str, Path)) and reader_of(IN_MEMORY): return IN_MEMORY
     key,path = as_key(check_type('name', name, str, Path)),Path(name).expanduser()
     if known_name(name) and not (isinstance(name, Path) and path.exists()):
         if path.exists():
@@ -503,8 +505,14 @@ def _kind(name):
                       f'did you mean {near[0]!r}?' if near else '')
 
 # %% ../nbs/00_data.ipynb #b60d4875
+def _for_objects(asked):
+    "What of the arguments of `load_data` means something for data in memory; those not given are left out."
+    usual = dict(dtype=torch.float32, seed=0)
+    return {k: v for k,v in asked.items()
+            if k not in ('root', 'download') and v not in (None, False) and v is not usual.get(k)}
+
 def load_data(
-    name:str|Path='digits',           # a name, as in DATASETS, or a path of your own: './digits' is a folder
+    name='digits',   # a name, as in DATASETS; a path of your own ('./digits' is a folder); or data in memory
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder
     size=None,                        # side, or (height, width), to resize to; None: as stored (`digits`: 28)
     zca:bool|float=False,             # whiten; a number is the ridge (True: 0.1)
@@ -516,16 +524,18 @@ def load_data(
     norm:Normalise|Vectors|None=None, # the normalisation, or embedding, of a saved set; None: measured
     **kwargs,                         # of the reader of a folder or a file, such as `header` or `depth`
 ) -> Data:
-    """A data set by name ([00e_sources](sources.html)), or from a folder or a file of your own
-    ([00b_readers](readers.html)). Raises ValueError for a name that is neither, and FileNotFoundError, saying
-    where it looked, for a set that is absent and cannot be downloaded. Warns where a name means a known set
-    though a folder or file of that name is here, too."""
+    """A data set by name ([00e_sources](sources.html)), from a folder or a file of your own
+    ([00b_readers](readers.html)), or from what lies in memory ([00i_objects](objects.html)). Raises
+    ValueError for a name that is neither, TypeError for what is no data, and FileNotFoundError, saying where
+    it looked, for a set that is absent and cannot be downloaded. Warns where a name means a known set though
+    a folder or file of that name is here, too."""
     asked = dict(root=root, size=check_size(size), zca=zca, device=device, dtype=dtype, download=download,
                  seed=seed, channels=channels, norm=norm)
     check_seed(seed),check_zca(zca),check_device(device),check_dtype(dtype)   # before anything is downloaded
     kind = _kind(name)
     takes = inspect.signature(READERS[kind]).parameters
     what = f'the set {kind!r}' if kind[0] not in './' else repr(str(name))
+    if kind == IN_MEMORY: return READERS[kind](name, **_for_objects(asked), **kwargs)
     for k in kwargs:
         if k not in takes:
             hint = f'its reader takes {", ".join([*takes][1:])}'

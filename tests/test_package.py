@@ -17,7 +17,7 @@ notebooks = sorted((root/'nbs').glob('*.ipynb'))
 rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all', 'bench'))
 
 # The one order of imports: a room imports only rooms that stand before it.
-import_order = '''core rules tasks parametrise normalise data pictures readers rows sources augment networks synthetic starts format folders export files
+import_order = '''core rules tasks parametrise normalise data pictures readers rows sources objects augment networks synthetic starts format folders export files
     batchnorm layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
     families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets
