@@ -91,7 +91,8 @@ def voc_data(
     except RuntimeError as e:
         raise FileNotFoundError(f'there is no VOC {year} in {str(root)!r}: fetch it, '
                                 'or pass download=True') from e
-    return data_from_dataset(train, test, name=f'voc{year}', size=size, channels=3, classes=VOC_CLASSES,
+    return data_from_dataset(train, test, fit='squeeze', name=f'voc{year}', size=size, channels=3,
+                             classes=VOC_CLASSES,
                              **kwargs)
 
 # %% ../nbs/08_adaptation.ipynb #65ca5280
@@ -125,4 +126,4 @@ def cub_data(
     except (KeyError, ValueError) as e:
         why = f'{type(e).__name__}: {e}'
         raise ValueError(f'{str(folder)!r} is not the archive of CUB-200-2011 ({why})') from e
-    return data_from_dataset(train, test, name='cub200', size=size, channels=3, **kwargs)
+    return data_from_dataset(train, test, fit='squeeze', name='cub200', size=size, channels=3, **kwargs)

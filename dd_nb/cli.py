@@ -203,6 +203,10 @@ def in_groups(
                 for g in parser._action_groups[:2]:
                     if action in g._group_actions: g._group_actions.remove(action)
                 advanced._group_actions.append(action)
+            for action in [a for a in parser._actions if '_' in a.dest]:   # also as `--two-words`
+                other = '--' + action.dest.replace('_', '-')
+                action.option_strings.insert(0, other)
+                parser._option_string_actions[other] = action
             given = vars(parser.parse_args())
             return f(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
         return run
@@ -274,6 +278,7 @@ def _asked_data(o, device):
     asked = {} if o.task == 'classes' else dict(task=o.task)
     if o.target: asked['target'] = o.target.split(',') if asked else o.target
     size = _size(o.size)
+    if o.skip: asked['skip'] = True
     return _data('data', o.data, root=o.root or None, size=size, zca=o.zca, device=device, **asked)
 
 def _size(text):
@@ -363,7 +368,7 @@ def _planned(o, recipe, d, kept, begun):
     """The recipe with as many outer steps as the time allows, and the seconds that they may take; None for
     these where the number of steps was given. A run that was cut off goes on by its own plan."""
     if o.iters: return recipe,None
-    whole = 60*o.minutes*(1 if o.nocompare else 1 - _COMPARING)
+    whole = 60*o.minutes*(1 if o.no_compare else 1 - _COMPARING)
     plan,asked = Path(kept)/'plan.json',as_line(recipe)
     def made():
         if plan.is_file():
@@ -428,10 +433,11 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     if not history.best_it and history.it: history.best_it = history.it[-1]
     syn.meta['test'] = score.facts()
     if _own_folder(o.data): syn.meta['data']['place'] = str(Path(o.data).expanduser().resolve())
+    if o.skip: syn.meta['data']['skip'] = True
     syn.save(path)
     _print_run(history, score, objective)
     scores = None
-    if not (o.nocompare or cut or o.iters or own or o.init == 'pretrained'):
+    if not (o.no_compare or cut or o.iters or own or o.init == 'pretrained'):
         scores = compared(syn, recipe, d, o.ipc, o.seed, 3 if len(syn) > 100 else 5)
         syn.meta['compared'] = {j: {k: s.facts() for k,s in rows.items()} for j,rows in scores.items()}
         syn.save(path)
@@ -450,7 +456,7 @@ _data_help = ('data set: digits, mnist, fashion_mnist, usps, usps28, svhn, cifar
               'or a .tsv or .csv file with a class and a sentence a line; ./digits is a folder of that name')
 
 # %% ../nbs/22_cli.ipynb #7475e43d
-_FIRST = 'data ipc minutes method size task target out nocompare recipe'.split()   # others are advanced
+_FIRST = 'data ipc minutes method size task target out no_compare recipe'.split()   # others are advanced
 
 @in_groups(_FIRST)
 def dd_distill(
@@ -462,7 +468,7 @@ def dd_distill(
     task:str='classes',       # of a table or an .npz file: classes, labels (several at once) or numbers
     target:str='',            # column of a table that holds the class; columns, with commas, for other tasks
     out:str='distilled.safetensors', # file to write; a picture and a report go beside it as .png and .html
-    nocompare:store_true=False, # do not compare the result with real examples, means and others at the end
+    no_compare:store_true=False, # leave out the comparison with real examples, means and others at the end
     recipe:str='',            # one that a run has printed, a file of it, or a set that was made by it
     iters:int=None,           # outer steps, in place of minutes; there is no comparison then
     net:str='',               # network, one of those named above
@@ -490,6 +496,7 @@ def dd_distill(
     strategy:str=None,        # what is kept: auto (by memory), graph, recompute or segments; same gradient
     window:int=None,          # differentiate through so many inner steps only (an approximation); 0: all
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
+    skip:store_true=False,    # leave out image files that cannot be read
     zca:_Zca=False, root:_Root='', device:_Device='cpu', seed:_Seed=0,
     checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, quiet:_Quiet=False,
 ):
@@ -542,15 +549,18 @@ def _data_of(o, syn, device):
     name = o.data or made.get('name')
     if not name:
         raise BadArgument('data', Given(), 'be given', 'the set does not say which data set it was made for')
+    here = name
+    if not o.data and (own := _own_folder(name)) and not Path(own).exists():
+        name = made.get('place') or name   # from elsewhere, by the place where it was then
     if not o.data and (own := _own_folder(name)) and not Path(own).exists():
         want = f'be the path of the image folder or file that {o.file} was made for'
         raise BadArgument('data', Given(), want, f'it is not here as {name!r}')
     square = o.ours and syn.is_image and syn.shape[-1] == syn.shape[-2]
-    norm = syn.norm if o.ours and not o.zca and name == made.get('name') else None   # that the set knows
+    norm = syn.norm if o.ours and not o.zca and here == made.get('name') else None   # that the set knows
     side = o.size or (syn.shape[-1] if square else None)
     def other(why): return BadArgument('data', Given(), f'be the path of what {o.file} was made for', why)
-    asked = {}
-    if o.ours and syn.task != 'classes': asked = dict(task=syn.task, target=made.get('classes'))
+    asked = dict(skip=True) if made.get('skip') else {}
+    if o.ours and syn.task != 'classes': asked |= dict(task=syn.task, target=made.get('classes'))
     try: d = _data('data', name, root=o.root or None, size=side, zca=o.zca, device=device, norm=norm, **asked)
     except ValueError as e:
         if o.data or norm is None: raise

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .core import BadArgument,Given,check_count,first_line,in_threads,is_whole
+from .core import BadArgument,Given,check_choice,check_count,first_line,in_threads,is_whole
 from .normalise import in_pieces
 
 # %% ../nbs/00f_pictures.ipynb #14b71d89
@@ -229,8 +229,47 @@ def check_background(background) -> tuple:
                       'of red, green and blue')
 
 def each_file(f, files) -> list:
-    "What `f` makes of each of the files, a few of them at a time."
-    return in_threads(f, list(files), min(8, os.cpu_count() or 1))
+    "What `f` makes of each of the files, a few of them at a time. Raises ValueError for all that it refuses."
+    def tried(file):
+        try: return f(file),None
+        except ValueError as e: return None,e
+    found = in_threads(tried, list(files), min(8, os.cpu_count() or 1))
+    bad = [e for _,e in found if e]
+    if len(bad) == 1: raise bad[0]
+    more = f'; and {len(bad) - 4} more'*(len(bad) > 4)
+    if bad:
+        said = '; '.join(map(str, bad[:4])) + more
+        raise ValueError(f'{len(bad)} of {len(found)} files cannot be read: {said}') from bad[0]
+    return [made for made,_ in found]
+
+def check_fit(fit) -> str: return check_choice('fit', fit, ('pad', 'squeeze'))
+
+def inner_size(
+    shape:tuple,  # (height, width) of an image
+    size:tuple,   # (height, width) that it is to fit into
+) -> tuple:       # (height, width)
+    "The largest size within another that keeps an image's shape, to the nearest pixel."
+    scale = min(size[0]/shape[0], size[1]/shape[1])
+    inner = tuple(max(1, round(v*scale)) for v in shape)
+    return size if all(abs(a - b) <= 1 for a,b in zip(inner, size)) else inner
+
+def fitted(
+    x:torch.Tensor,   # an image (C, H, W)
+    size:tuple,       # (height, width)
+    under,            # (red, green, blue) of what is added beside an image of another shape; None: squeeze it
+    kind:str='byte',  # what its numbers are: see `pixels`
+) -> torch.Tensor:    # (C, *size)
+    "An image in a size, its shape kept."
+    inner = size if under is None else inner_size(tuple(x.shape[-2:]), size)
+    x = resize(x[None], inner)[0]
+    if inner == size: return x
+    gray = round(sum(under)/3)
+    colour = torch.tensor(under if len(x) == 3 else [gray]*len(x), dtype=torch.float64)
+    if kind != 'byte': colour = torch.full_like(colour, x.min().item())   # white is not known yet
+    out = colour.to(x.dtype)[:, None, None].repeat(1, *size)
+    top,left = ((a - b)//2 for a,b in zip(size, inner))
+    out[:, top:top + inner[0], left:left + inner[1]] = x
+    return out
 
 def read_images(
     files:list,              # image files
@@ -238,12 +277,13 @@ def read_images(
     channels:int,            # 1 or 3
     depth:int|None=None,     # bits that images of more than 8 bits use; None: by the largest number in them
     background='white',      # behind transparent pixels: 'white', 'black', 0..255 or (red, green, blue)
+    fit:str='pad',           # images of another shape: 'pad' them with the background, or 'squeeze' them
 # uint8 (N, channels, height, width), or float32 in [0, 1] if any image needs more than 8 bits
 ) -> torch.Tensor:
     "Decode many images. Raises ValueError for what cannot be read, naming it."
-    pile,under = Pile(len(files), (channels, *size)),check_background(background)
+    pile,under,fit = Pile(len(files), (channels, *size)),check_background(background),check_fit(fit)
     def read(i):
         with opened(files[i]) as im: x,kind = pixels(im, channels, under)
-        pile.put(i, resize(x[None], size)[0], kind)
+        pile.put(i, fitted(x, size, under if fit == 'pad' else None, kind), kind)
         return facts_of(x, kind)
     return pile.whole(white_of(each_file(read, range(len(files))), depth))

@@ -16,8 +16,8 @@ from fastcore.meta import delegates
 from .core import BadArgument,BadType,Given,first_line,is_whole,remark
 from .data import READERS,Data,check_examples,check_size,data_from_tensors,known_name,listed
 from .pictures import GRAY_MODES,IMAGE_ENDINGS,MAX_BYTES,Pile,check_background,check_channels
-from .pictures import check_room,each_file,facts_of,image_head,pixels,read_images,resize,to_channels
-from .pictures import white_of
+from .pictures import check_fit,check_room,each_file,facts_of,fitted,image_head,inner_size,opened,pixels
+from .pictures import read_images,resize,to_channels,white_of
 
 # %% ../nbs/00b_readers.ipynb #00960bde
 _SPLITS = dict(train='train|training', test='test|testing',
@@ -148,6 +148,27 @@ def _check_alone(path, train, others):
                                 f"'test', 'val' or 'valid'")
 
 # %% ../nbs/00b_readers.ipynb #8ed1ee3c
+def _readable(files, y):
+    "Those of the files that can be read, with their labels; a remark names the others."
+    def opens(f):
+        try:
+            with opened(f) as im: im.load()
+            return ''
+        except (ValueError, OSError, SyntaxError) as e: return first_line(e)
+    bad = {f: why for f,why in zip(files, each_file(opens, files)) if why}
+    if not bad: return files,y
+    remark(f'{len(bad)} of {len(files)} files are left out, which cannot be read: '
+           f'{"; ".join(f"{f.name} ({why})" for f,why in list(bad.items())[:4])}' + ', ...'*(len(bad) > 4))
+    keep = [i for i,f in enumerate(files) if f not in bad]
+    return [files[i] for i in keep],y[keep]
+
+def _remark_padding(shapes, size, fit, path):
+    "Say how many images have another shape than they are to get."
+    other = sum(inner_size(hw, size) != tuple(size) for hw in shapes)
+    if other and fit == 'pad':
+        remark(f'{path}: {other} of {len(shapes)} images have another shape than {size[1]}x{size[0]}: they '
+               "keep theirs and are padded with the background; fit='squeeze' fills the frame, out of shape")
+
 @delegates(data_from_tensors, but=['x_test', 'y_test', 'classes'])
 def data_from_folder(
     path:str|Path,           # folder of class folders, or of train and test (or val) folders of such
@@ -156,6 +177,8 @@ def data_from_folder(
     channels:int|None=None,  # 1 (gray) or 3 (RGB); None: gray if every image is, else RGB
     depth:int|None=None,     # bits that images of more than 8 bits use; None: by what occurs
     background='white',      # what shows through transparent pixels, as in `read_images`
+    fit:str='pad',           # images of another shape: 'pad' them with the background, or 'squeeze' them
+    skip:bool=False,         # leave out files that cannot be read, with a remark
     **kwargs,                # of `data_from_tensors`
 ) -> Data:
     """A `Data` from a folder of images; classes are the folders in alphabetical order. Raises ValueError for
@@ -166,11 +189,13 @@ def data_from_folder(
     train,test = _split_folders(path)
     files,y,classes = class_files(train)
     tfiles,ty,_ = ([], None, None) if test is None else class_files(test, classes)
+    if skip: (files,y),(tfiles,ty) = (_readable(*v) for v in ((files, y), (tfiles, ty)))
     heads = each_file(image_head, files + tfiles)
     if size is None: size = _one_size(path, files + tfiles, heads)
     if channels is None: channels = 1 if all(m in GRAY_MODES for _,m in heads) else 3
     check_room(len(heads), channels, size)
-    x = read_images(files + tfiles, size, channels, depth, background)
+    _remark_padding([hw for hw,_ in heads], size, fit, path)
+    x = read_images(files + tfiles, size, channels, depth, background, fit)
     return data_from_tensors(x[:len(files)], y, x[len(files):] if tfiles else None, ty, classes=classes,
                              name=name or _own_name(path), **kwargs)
 
@@ -192,7 +217,7 @@ def _own_name(path):
     return f'./{name}' if known_name(name) else name
 
 # %% ../nbs/00b_readers.ipynb #1fec9aeb
-def _example(x, size, channels, background):
+def _example(x, size, channels, background, fit):
     "One example of a dataset: as stored, and resized; and the kind of picture that it is, or None"
     if hasattr(x, 'getbands'): x,kind = pixels(x, channels, background)   # an image of Pillow
     elif not isinstance(x, (torch.Tensor, np.ndarray)):
@@ -204,7 +229,8 @@ def _example(x, size, channels, background):
         x = torch.as_tensor(x).detach()
         kind = 'byte' if x.dtype == torch.uint8 and x.ndim == 3 else None
         if kind: x = to_channels(x[None], channels)[0]
-    if kind: return x,resize(x[None], size)[0],kind
+    if kind and size is None: return x,x,kind
+    if kind: return x,fitted(x, size, background if fit == 'pad' else None, kind),kind
     if size is None: return x,x,None
     raise _no_images(x)
 
@@ -224,7 +250,7 @@ def _item(ds, i, what):
     return x,operator.index(y)
 
 # %% ../nbs/00b_readers.ipynb #5871f7f0
-def _read_dataset(ds, what, size, channels, background):
+def _read_dataset(ds, what, size, channels, background, fit):
     "The pile of all examples of a map-style dataset, their facts, and the labels"
     if not hasattr(ds, '__len__') or not hasattr(ds, '__getitem__'):
         raise BadType(what, Given(type(ds).__name__), 'be a map-style Dataset, with a length and items')
@@ -232,7 +258,7 @@ def _read_dataset(ds, what, size, channels, background):
     pile,facts,ys = None,[],torch.empty(len(ds), dtype=torch.long)
     for i in range(len(ds)):
         x,ys[i] = _item(ds, i, what)
-        whole,x,kind = _example(x, size, channels, background)
+        whole,x,kind = _example(x, size, channels, background, fit)
         if kind: facts.append(facts_of(whole, kind))
         if len(facts) != (i + 1 if kind else 0):
             raise ValueError(f'{what} holds images beside tensors (item {i}): make all of them one or the '
@@ -256,11 +282,12 @@ def data_from_dataset(
     classes:list|None=None,   # a name for each class; None: `train_ds.classes` if there is one
     depth:int|None=None,      # bits that images of more than 8 bits use; None: by what occurs
     background='white',       # what shows through transparent pixels, as in `read_images`
+    fit:str='pad',            # images of another shape: 'pad' them with the background, or 'squeeze' them
     **kwargs,                 # of `data_from_tensors`
 ) -> Data:
     """A `Data` that holds all items of a Dataset. Raises TypeError or ValueError for items that are not
     (example, class) or differ in shape."""
-    how = check_size(size),check_channels(channels),check_background(background)
+    how = check_size(size),check_channels(channels),check_background(background),check_fit(fit)
     sets = [(train_ds, 'train_ds')] + ([] if test_ds is None else [(test_ds, 'test_ds')])
     read = [_read_dataset(ds, what, *how) for ds,what in sets]
     white = white_of([f for _,facts,_ in read for f in facts], depth)

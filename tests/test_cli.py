@@ -3,6 +3,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -509,3 +510,99 @@ def test_images_of_images_in_few_bits(here, tmp_path):
     for args, says in ((('--formation', 0), 'formation must be at least 1'), (('--bits', 9), 'bits must be at most 8'), (('--formation', 9), 'factor must be at most the 8 pixels')):
         r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--iters', 1, '--out', tmp_path/'x.safetensors', '--quiet', *args)
         assert r.returncode == 2 and says in r.stderr and not (tmp_path/'x.safetensors').exists()
+
+
+# --- so many minutes ----------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def discs(tmp_path_factory):
+    "A folder of three classes of small colour pictures that are not square."
+    from PIL import Image
+    root = tmp_path_factory.mktemp('own')/'discs'
+    for i in range(60):
+        c = i % 3
+        (root/'rgb'[c]).mkdir(parents=True, exist_ok=True)
+        yy, xx = torch.meshgrid(torch.arange(12), torch.arange(18), indexing='ij')
+        im = torch.zeros(12, 18, 3, dtype=torch.uint8)
+        im[((yy - 6)**2 + (xx - 9)**2) < 10 + i % 7, c] = 255
+        Image.fromarray(im.numpy()).save(root/'rgb'[c]/f'{i}.png')
+    return root
+
+
+SMALL = '--net', 'ConvNet', '--netargs', '{"width": 4, "depth": 1}'
+
+
+def test_a_folder_and_some_seconds_are_enough(discs, tmp_path, here):
+    "It says what it took and what it chose, compares, and leaves a set, a picture and a report."
+    r = here('dd_distill', discs, '--minutes', .1, *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and r.stderr == '', r.stderr
+    for said in (f'discs in {discs}: 42 training and 18 test examples of 3x12x18 numbers', '3 classes: b 14, g 14, r 14', 'method Unroll: ',
+                 'recipe {"name": "discs-dd-1"', 'field protocol:', 'own schedule:', '  random real', '  class means', '  herding', '  distilled',
+                 'the distilled set ', 'validation ', 'saved d.safetensors, d.png and d.html'):
+        assert said in r.stdout, said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['d.html', 'd.png', 'd.safetensors']
+    syn = Synthetic.load(tmp_path/'d.safetensors')
+    assert syn.meta['data']['place'] == str(discs) and syn.meta['compared']['field protocol']['distilled']['networks'] == 5
+    assert 'Was it worth it?' in (tmp_path/'d.html').read_text()
+    # it is known from elsewhere, and the recipe that was printed can be given again
+    r2 = here('dd_evaluate', tmp_path/'d.safetensors', '--nets', 2, cwd='/')
+    assert r2.returncode == 0 and 'd.safetensors on discs, ConvNet: Score(' in r2.stdout, r2.stderr
+    line = re.search('^recipe (.*)$', r.stdout, re.M)[1]
+    r3 = here('dd_distill', discs, '--recipe', line, '--iters', 2, '--out', 'e.safetensors', '--quiet', cwd=tmp_path)
+    assert r3.returncode == 0 and Synthetic.load(tmp_path/'e.safetensors').order is None
+    r4 = here('dd_distill', discs, '--recipe', tmp_path/'d.safetensors', '--iters', 2, '--out', 'f.safetensors', '--quiet', cwd=tmp_path)
+    assert r4.returncode == 0 and torch.equal(Synthetic.load(tmp_path/'f.safetensors').images, Synthetic.load(tmp_path/'e.safetensors').images)
+
+
+@pytest.mark.parametrize('method', ['dm', 'frepo', 'kip'])
+def test_any_method_by_name(discs, tmp_path, here, method):
+    r = here('dd_distill', discs, '--method', method, '--minutes', .05, '--no-compare', *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and r.stderr == '' and 'as asked' in r.stdout and 'field protocol' not in r.stdout, r.stderr
+
+
+def test_ctrl_c_at_half_time_says_how_good_it_is(discs, tmp_path):
+    cmd = [str(Path(sys.executable).parent/'dd_distill'), str(discs), '--minutes', '5', *SMALL, '--out', 'd.safetensors', '--quiet']
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while p.poll() is None and len(list(tmp_path.glob('d.run/step-*'))) < 2: time.sleep(.05)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate()
+    assert p.returncode == 130 and 'goes on from there' in err and 'validation ' in out and 'saved d.safetensors' in out, err
+    assert len(Synthetic.load(tmp_path/'d.safetensors')) == 3 and (tmp_path/'d.html').exists() and (tmp_path/'d.run'/'plan.json').exists()
+
+
+def test_the_shape_of_images_is_kept(discs, tmp_path, here):
+    r = here('dd_distill', discs, '--size', 16, '--iters', 1, *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and '60 of 60 images have another shape than 16x16: they keep theirs and are padded' in r.stderr
+    r = here('dd_distill', discs, '--size', '9x6', '--iters', 1, *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and r.stderr == '' and 'examples of 3x6x9 numbers' in r.stdout
+    for bad in ('9x', 'x', '3x4x5', 'big', '-4'):
+        r = here('dd_distill', discs, f'--size={bad}', '--iters', 1, cwd=tmp_path)
+        assert r.returncode == 2 and 'size must' in r.stderr and len(r.stderr.splitlines()) == 1, bad
+
+
+def test_files_that_cannot_be_read_are_listed_together_and_can_be_skipped(discs, tmp_path, here):
+    mine = tmp_path/'mine'
+    shutil.copytree(discs, mine)
+    for k in (0, 3, 6): (mine/'r'/f'{k}.png').write_bytes(b'no picture')
+    r = here('dd_distill', mine, '--iters', 1, *SMALL, '--quiet', cwd=tmp_path)
+    assert r.returncode == 2 and all(f'{k}.png' in r.stderr for k in (0, 3, 6)) and '3 of 60 files cannot be read' in r.stderr
+    r = here('dd_distill', mine, '--skip', '--iters', 1, *SMALL, '--out', 's.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0 and '3 of 60 files are left out' in r.stderr and '40 training and 17 test' in r.stdout
+    r = here('dd_evaluate', 's.safetensors', '--nets', 1, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+
+
+def test_the_first_screen_of_help_is_short(here):
+    r = here('dd_distill', '--help')
+    first = r.stdout.split('advanced:')[0]
+    assert r.returncode == 0 and len(re.findall('^  --', first, re.M)) <= 10 and '--minutes' in first and '--window' not in first
+    assert '--window' in r.stdout and '--no-compare' in first
+
+
+@pytest.mark.parametrize('args, said', [
+    (('--minutes', 0), 'minutes must be a number of minutes'), (('--minutes', 'nan'), 'minutes must be'), (('--method', 'gan'), 'method must be one of auto'),
+    (('--recipe', '{"colour": 1}'), 'recipe must have fields'), (('--recipe', 'nowhere.json'), 'recipe must be a JSON object'),
+    (('--out', 'set.npz'), 'out must end in .safetensors'), (('--labels', 'fuzzy'), 'labels must be one of hard')])
+def test_what_a_run_by_the_clock_refuses(discs, tmp_path, here, args, said):
+    r = here('dd_distill', discs, *args, cwd=tmp_path)
+    assert r.returncode == 2 and said in r.stderr and len(r.stderr.splitlines()) == 1 and r.stdout == '' and not list(tmp_path.iterdir())
