@@ -331,12 +331,14 @@ _LABELS = dict(hard={}, plain=dict(start='hard'), softmax=dict(start='smoothed',
 def _distil(o, device):
     begun = time.perf_counter()
     _check_distill(o)
-    checkpoint,pool = _home(o.checkpoint, o.pool)
+    checkpoint,pool,o.json = _home(o.checkpoint, o.pool, o.json)
     path = Path(o.out).expanduser()
     png,page,kept = (_beside(path, '.png'), _beside(path, '.html'), Path(checkpoint or _beside(path, '.run')))
     _apart(dict(data=_own_folder(o.data)),
-           {'out': path, 'the picture': png, 'the report': page, 'checkpoint': kept})
+           {'out': path, 'the picture': png, 'the report': page, 'checkpoint': kept,
+            **_given(json=o.json or None)})
     check_writable(path)
+    if o.json: check_writable(o.json, 'json')
     if Ranks().rank == 0: _begin(kept, o.resume, o.anew)
     d = _asked_data(o, device)
     recipe,why = _asked_recipe(o, d)
@@ -448,6 +450,11 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     if syn.is_image: _png(syn, png)
     state = None if own else judges(source, 1, o.seed)[0]
     write_report(page, syn, d, recipe, history, scores, state, path, notes)
+    if o.json:
+        tables = {j: {k: s.to_dict() for k,s in rows.items()} for j,rows in (scores or {}).items()}
+        out = dict(recipe=asdict(recipe), seed=o.seed, machine=machine(), score=score.to_dict(),
+                   compared=tables)
+        _write_json(dict(out, threads=torch.get_num_threads(), curve=_curve(history)), o.json)
     print(f'saved {path}' + f', {png}'*syn.is_image + f' and {page}')
 
 # %% ../nbs/22_cli.ipynb #bb06e7b5
@@ -498,7 +505,7 @@ def dd_distill(
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     skip:store_true=False,    # leave out image files that cannot be read
     zca:_Zca=False, root:_Root='', device:_Device='cpu', seed:_Seed=0,
-    checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, quiet:_Quiet=False,
+    checkpoint:_Checkpoint='', resume:_Resume=False, anew:_Anew=False, json:_Json='', quiet:_Quiet=False,
 ):
     """Distil a data set into a few synthetic examples, and say whether they are better than real ones.
     What is not given is chosen to suit the data and the time, and printed as a recipe.
@@ -533,7 +540,7 @@ def _check_evaluate(o):
 def _judged_by(o, sets):
     "The protocol of the networks, or None for the set's own schedule."
     scheduled = isinstance(sets, Synthetic)
-    name = o.protocol or ('own' if scheduled else 'plain')
+    name = o.protocol or ('own' if scheduled and not (o.compare or o.epochs) else 'plain')
     if name == 'own':
         if scheduled and not o.compare and not o.epochs: return None
         why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
@@ -643,12 +650,12 @@ def _evaluated(o):
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
-    protocol:str='',          # own: the set's schedule (default: ours); plain (others), tuned or augmented
+    protocol:str='',          # own: the set's schedule (default: ours); plain, tuned or augmented
     archs:str='',             # networks, commas between, or all; by default the set's own, or ConvNet
     netargs:str='{}',         # further arguments of these networks as JSON
     pool:str='',              # folder of pre-trained networks: its held-out ones are the judges
     nets:int=20,              # fresh networks of each kind, where the initialisation is not fixed
-    compare:store_true=False, # also judge real images, class means and k-means (not for the protocol own)
+    compare:store_true=False, # also judge real images, class means, k-means; not by the protocol own
     epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on, or its path; by default the one it was made for
     labels:str='',            # file of the labels, where FILE holds images alone
@@ -741,13 +748,16 @@ def _print_result(recipe, syn, history, score, base, seed):
     for k,v in syn.meta['test'].items():
         if isinstance(v, list): print(f'  {k:26} {v[0]:6.1%} -> {v[1]:.1%}')
 
+def _curve(history):
+    def finite(vs): return [None if math.isnan(v) else v for v in vs]
+    return {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
+
 def _as_json(recipe, syn, history, score, base, seed):
     "The curve, the score and the baselines, as JSON holds them."
-    def finite(vs): return [None if math.isnan(v) else v for v in vs]
-    curve = {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
     scores = {k: dict(s.facts(), all=s.all) for k,s in {'distilled': score, **base}.items()}
     return dict(recipe=asdict(recipe), seed=seed, changes=syn.meta['changes'], machine=machine(),
-                threads=torch.get_num_threads(), best_it=history.best_it, curve=curve, scores=scores)
+                threads=torch.get_num_threads(), best_it=history.best_it, curve=_curve(history),
+                scores=scores)
 
 # %% ../nbs/22_cli.ipynb #792d3145
 def _reproduced(o, device):
@@ -780,7 +790,8 @@ def _reproduced(o, device):
     print(f'saved {path} and {png}')
 
 # %% ../nbs/22_cli.ipynb #615ef469
-_recipe_help = ("recipe, or 'families' for all methods of the review in one table; "
+_recipe_help = ('recipe, or DATA-METHOD-N for a method of the review on any data, a folder of yours too, '
+                "such as my_images-dm-1; or 'families' for all methods in one table; "
                 'without one, the recipes are listed')
 
 @call_parse

@@ -242,6 +242,7 @@ def each_file(f, files) -> list:
         raise ValueError(f'{len(bad)} of {len(found)} files cannot be read: {said}') from bad[0]
     return [made for made,_ in found]
 
+# %% ../nbs/00f_pictures.ipynb #855eb458
 def check_fit(fit) -> str: return check_choice('fit', fit, ('pad', 'squeeze'))
 
 def inner_size(
@@ -271,6 +272,7 @@ def fitted(
     out[:, top:top + inner[0], left:left + inner[1]] = x
     return out
 
+# %% ../nbs/00f_pictures.ipynb #b4256ff1
 def read_images(
     files:list,              # image files
     size:tuple,              # (height, width) of the result; other images are resized

@@ -169,6 +169,7 @@ def _remark_padding(shapes, size, fit, path):
         remark(f'{path}: {other} of {len(shapes)} images have another shape than {size[1]}x{size[0]}: they '
                "keep theirs and are padded with the background; fit='squeeze' fills the frame, out of shape")
 
+# %% ../nbs/00b_readers.ipynb #2f17fbed
 @delegates(data_from_tensors, but=['x_test', 'y_test', 'classes'])
 def data_from_folder(
     path:str|Path,           # folder of class folders, or of train and test (or val) folders of such
