@@ -53,6 +53,14 @@ class Parametrisation:
         "What is stored as pictures to look at, (m, C, H, W), where that is what it is."
         return None
 
+    def unrounded(self) -> 'Parametrisation':
+        "The parametrisation itself, or what it is a rounding of: both store the same tensors."
+        return self
+
+    def seen(self, stored:dict) -> dict:
+        "What of the stored tensors networks get to see; by default all of it."
+        return stored
+
     def rate(self, name:str) -> float:
         "The outer learning rate of a stored tensor, as a multiple of that of images."
         return 1.
@@ -190,6 +198,8 @@ class Quantised(Parametrisation):
     def coarse(self, v):
         "The numbers that a file keeps of these."
         with torch.no_grad(): return self.numbers(*self.rounded(v))
+    def unrounded(self): return self.of.unrounded()
+    def seen(self, stored): return self.of.seen({k: self.coarse(v) for k,v in stored.items()})
     def pictures(self, stored): return self.of.pictures({k: self.coarse(v) for k,v in stored.items()})
 
     def decode(self, stored, shape):

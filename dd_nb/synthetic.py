@@ -249,8 +249,10 @@ def changed(self:Synthetic,
                bn=self.bn, stats=self.stats, task=self.task,
                label_form='plain' if 'labels' in kw else self.label_form)
     new = Synthetic(**{**own, **kw})
-    if {'images', 'param'} & kw.keys(): return new
-    new.param,new.stored = self.param,self.stored   # not made anew from what is seen
+    param = as_param(kw.get('param', self.param))
+    if 'images' in kw or param.unrounded() != self.param.unrounded(): return new
+    # not made anew from what is seen
+    new.param,new.stored = param,self.stored if param == self.param else self.param.seen(self.stored)
     return new._replace(torch.clone)
 
 @patch

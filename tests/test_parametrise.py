@@ -243,3 +243,23 @@ def test_explorers_folders_and_storage_take_it(data, tmp_path):
     explore_training(syn, FixedInit(MLP(data.shape, 10, seed=0)), data)
     a = evaluate(syn, RandomInit(lambda: MLP(data.shape, 10), 0), data, n_nets=2)
     assert a.all == evaluate(syn.parametrised(None), RandomInit(lambda: MLP(data.shape, 10), 0), data, n_nets=2).all
+
+
+@pytest.mark.parametrize('param', [Pixels(), Formation(2), Basis(7), Poster(44, 44, 4)])
+def test_rounding_a_learned_set_keeps_what_it_stores(data, param):
+    "Starting anew from what networks see would lose what the pictures hold beyond that."
+    syn = set_of(data, param)
+    with torch.no_grad():
+        for v in syn.stored.values(): v.add_(torch.randn(v.shape, generator=torch.Generator().manual_seed(0), dtype=v.dtype))
+    q = syn.parametrised(Quantised(8, of=param))
+    assert relative(q.images, syn.images) < .02 and all(torch.equal(v, syn.stored[k]) for k, v in q.stored.items())
+    back = q.parametrised(param)   # what networks saw stays what they see
+    assert back.param == param and torch.equal(back.images, q.images)
+    coarser = q.parametrised(Quantised(4, of=param))
+    assert coarser.param.bits == 4 and relative(coarser.images, syn.images) < .3
+
+
+def test_another_way_to_make_images_starts_anew(data):
+    syn = set_of(data, Formation(2))
+    assert syn.parametrised(Basis(5)).param == Basis(5) and syn.parametrised(None).param == Pixels()
+    assert torch.equal(syn.parametrised(None).images, syn.images)

@@ -31,7 +31,7 @@ def scored(name, syn, data, recipe):
 def packed(path, bits):
     "The set of a file in fewer bytes, in a file beside it; for no bits its images stay as they are."
     syn = Synthetic.load(path)
-    if bits: syn = syn.parametrised(Quantised(bits))
+    if bits: syn = syn.parametrised(Quantised(bits, of=syn.param))
     with tempfile.NamedTemporaryFile(suffix='.safetensors', delete=False) as f: new = Path(f.name)
     return syn.save(new, small=True)
 
