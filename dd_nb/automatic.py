@@ -13,6 +13,7 @@ from dataclasses import asdict,fields,replace
 from .core import BadArgument,check_choice,check_count,check_number
 from .tasks import TASKS
 from .normalise import Vectors
+from .data import split_validation
 from .speed import hypergradients
 from .families import FAMILIES
 from .coresets import coreset
@@ -104,24 +105,29 @@ def recipe_for(
     return replace(r, **dict(dict(minibatch=None, labels={}, unroll={}), **own)),why
 
 # %% ../nbs/22a_automatic.ipynb #19e3ec1f
+def _took(f, times=2):
+    "Seconds that the last of some calls took."
+    for _ in range(times):
+        begun = time.perf_counter()
+        f()
+    return time.perf_counter() - begun
+
 def step_seconds(
     recipe:Recipe,   # as it would be run
     data,            # its data
     seed:int=0,      # of the run
-    objective=None,  # its objective, if that is there already
-) -> float:
-    "What one outer step takes on this machine, in seconds."
+) -> tuple:          # seconds of an outer step, and of judging S by one network
+    "What one outer step, and one look at how good S is, take on this machine."
     quick = replace(recipe, start='real')   # what it starts from does not change the time
     syn,source = recipe_start(quick, data, seed),recipe_source(recipe, data, seed)
-    objective = objective or recipe_objective(recipe, data, seed)
+    objective = recipe_objective(recipe, data, seed)
     syn.to(data.device, data.dtype)
     source = source.to(data.device, data.dtype)
-    batch,took = data.batch(recipe.distill.get('batch_size', 256), data.generator(seed)),[]
-    for _ in range(2):
-        begun = time.perf_counter()
-        hypergradients(objective, syn, [replace(s, seed=seed) for s in source.draw(1)], [batch])
-        took.append(time.perf_counter() - begun)
-    return took[-1]
+    batch = data.batch(recipe.distill.get('batch_size', 256), data.generator(seed))
+    def state(): return replace(source.draw(1)[0], seed=seed)
+    one = _took(lambda: hypergradients(objective, syn, [state()], [batch]))
+    few = split_validation(data, min(len(data.y_train)//5, 1000), seed)
+    return one,_took(lambda: objective.judge(syn.copy(), state(), few), 1)
 
 def _shorter(recipe):
     "The recipe with half of its inner steps, or None where that is too short or not its own to choose."
@@ -138,11 +144,14 @@ def in_seconds(
     least:int=200,   # outer steps, below which they are made cheaper
 ) -> Recipe:
     "The recipe with as many outer steps as fit into a time, and inner ones that leave room for them."
-    took = step_seconds(recipe, data, seed)
+    took,judged = step_seconds(recipe, data, seed)
     while seconds/took < least and (less := _shorter(recipe)):
-        recipe,took = less,step_seconds(less, data, seed)
-    iters = max(20, int(.9*seconds/took))   # a tenth for validation
-    return replace(recipe, distill=dict(recipe.distill, iters=iters, every=max(1, iters//20), n_eval=2))
+        recipe,(took,judged) = less,step_seconds(less, data, seed)
+    looks = .2*seconds/(4*judged)   # a fifth of the time, two networks each, for the iterate and the average
+    n_eval,looks = (2, min(20, int(looks))) if looks >= 3 else (1, 3)
+    iters = max(20, int(.8*seconds/took))
+    how = dict(recipe.distill, iters=iters, every=max(1, iters//looks), n_eval=n_eval)
+    return replace(recipe, distill=how)
 
 # %% ../nbs/22a_automatic.ipynb #649f4935
 class InTime:
