@@ -240,9 +240,9 @@ def _check_distill(o):
         if vars(o)[k]: check_choice(k, vars(o)[k], options)
     if o.inner: as_inner(o.inner)
     check_number('minutes', o.minutes, lambda v: .05 <= v <= 1e4, 'be a number of minutes, .05 or more')
-    given = {k: v for k in ('steps', 'epochs', 'iters', 'batch', 'nets', 'formation')
+    given = {k: v for k in ('ipc', 'steps', 'epochs', 'iters', 'batch', 'nets', 'formation')
              if (v := vars(o)[k]) is not None}
-    _counts(ipc=o.ipc, poolepochs=o.poolepochs, **given)
+    _counts(poolepochs=o.poolepochs, **given)
     _counts(3, poolsize=o.poolsize)
     _counts(0, 8, bits=o.bits)
     _counts(0, 2**32 - 1, seed=o.seed)
@@ -304,8 +304,10 @@ def _given(**options): return {k: v for k,v in options.items() if v is not None}
 
 def _asked_recipe(o, d):
     "The recipe for the data, with what the options say in its place; and why its method was chosen."
+    for k in ('ipc', 'formation') if o.recipe else ():
+        if vars(o)[k] is not None: raise BadArgument(k, vars(o)[k], 'be left out with recipe, which says it')
     if o.recipe: recipe,why = replace(from_line(_line(o.recipe)), data=o.data),'as the recipe says'
-    else: recipe,why = recipe_for(d, o.data, o.method, o.ipc, o.formation)
+    else: recipe,why = recipe_for(d, o.data, o.method, o.ipc or 1, o.formation)
     net = _netargs(o.netargs)
     net = dict(dict(name=o.net) if o.net else recipe.net, **net)
     syn = dict(recipe.syn, **_given(steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner))
@@ -320,6 +322,10 @@ def _asked_recipe(o, d):
         of = recipe.param or dict(name='Pixels')
         own['param'] = dict(name='Quantised', bits=o.bits, of=of)
     if o.labels and d.task == 'classes': own['labels'] = _LABELS[o.labels]
+    elif o.labels:   # numbers are learned or not
+        if o.labels == 'softmax': raise BadArgument('labels', 'softmax', f'be hard or plain for {d.task}')
+        learn = [k for k in syn.get('learn', ('images', 'lrs')) if k != 'labels']
+        syn['learn'] = (*learn, *['labels']*(o.labels == 'plain'))
     if recipe.objective == 'Unroll':
         own['unroll'] = dict(recipe.unroll, **_given(strategy=o.strategy, compile=o.compile or None))
         if o.window is not None: own['unroll']['window'] = o.window or None
@@ -440,7 +446,7 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     _print_run(history, score, objective)
     scores = None
     if not (o.no_compare or cut or o.iters or own or o.init == 'pretrained'):
-        scores = compared(syn, recipe, d, o.ipc, o.seed, 3 if len(syn) > 100 else 5)
+        scores = compared(syn, recipe, d, o.seed, 3 if len(syn) > 100 else 5)
         syn.meta['compared'] = {j: {k: s.facts() for k,s in rows.items()} for j,rows in scores.items()}
         syn.save(path)
         for judge,rows in scores.items():
@@ -468,7 +474,7 @@ _FIRST = 'data ipc minutes method size task target out no_compare recipe'.split(
 @in_groups(_FIRST)
 def dd_distill(
     data:_subject(_data_help)='digits',
-    ipc:int=1,                # examples per class (and step), as they are stored; in all, without classes
+    ipc:int=None,             # examples per class (and step), as they are stored; in all, without classes; 1
     minutes:float=10.,        # of distilling and comparing, in all
     method:str='auto',        # auto, dd, dm, dsa, dc, mtt, frepo or kip: see 16_families
     size:str='',              # resize images to so many pixels, or WIDTHxHEIGHT; by default as they are

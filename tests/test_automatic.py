@@ -8,7 +8,7 @@ import torch
 
 from dd_nb import automatic
 from dd_nb.all import data_from_tensors, distill
-from dd_nb.automatic import METHODS, InTime, as_line, compared, from_line, in_seconds, kind_of, recipe_for, rivals, step_seconds, verdict
+from dd_nb.automatic import METHODS, InTime, as_line, compared, from_line, in_seconds, kind_of, recipe_for, rivals, step_seconds, stored_per_class, verdict
 from dd_nb.core import BadArgument
 from dd_nb.evaluation import Score
 from dd_nb.recipes import net_maker, recipe_objective, recipe_source, recipe_start
@@ -137,19 +137,25 @@ def test_a_faster_machine_makes_more_steps(blobs):
 
 def test_rivals_at_equal_examples_and_at_equal_bytes(colour, numbers, blobs):
     r, _ = recipe_for(colour, 'c', ipc=2)
-    sets = rivals(r, colour, 2)
+    sets = rivals(r, colour)
     assert list(sets) == ['random real', 'k-means', 'herding', 'k-means, stored alike'] and len(sets['random real']) == 3
     syn = recipe_start(r, colour)
     assert all(len(s) == 6 for k in list(sets)[:3] for s in sets[k]) and sets['k-means, stored alike'][0].nbytes == syn.nbytes
-    assert list(rivals(recipe_for(blobs, 'b')[0], blobs, 1)) == ['random real', 'class means', 'herding']
-    assert 'k-means' in rivals(recipe_for(numbers, 'n')[0], numbers, 1)
+    assert list(rivals(recipe_for(blobs, 'b')[0], blobs)) == ['random real', 'class means', 'herding']
+    assert 'k-means' in rivals(recipe_for(numbers, 'n')[0], numbers)
+
+
+def test_stored_examples_are_counted_through_every_parametrisation(colour):
+    r, _ = recipe_for(colour, 'c', ipc=3)
+    assert stored_per_class(r) == 3 and stored_per_class(replace(r, param=dict(name='Quantised', bits=8, of=r.param))) == 3
+    assert stored_per_class(recipe_for(colour, 'c', ipc=5, formation=1)[0]) == 5
 
 
 def test_a_comparison_by_two_judges(blobs):
     r, _ = recipe_for(blobs, 'blobs')
     r = replace(r, net=dict(name='MLP', hidden=(8,)))
     names = []
-    out = compared(recipe_start(r, blobs), r, blobs, 1, nets=2, tick=names.append)
+    out = compared(recipe_start(r, blobs), r, blobs, nets=2, tick=names.append)
     assert list(out) == ['field protocol', 'own schedule'] and names == list(out['field protocol'])
     assert all(isinstance(s, Score) for rows in out.values() for s in rows.values()) and 'distilled' in out['own schedule']
     assert out['field protocol']['random real'].sets == 3

@@ -603,7 +603,7 @@ def test_the_first_screen_of_help_is_short(here):
 
 @pytest.mark.parametrize('args, said', [
     (('--minutes', 0), 'minutes must be a number of minutes'), (('--minutes', 'nan'), 'minutes must be'), (('--method', 'gan'), 'method must be one of auto'),
-    (('--recipe', '{"colour": 1}'), 'recipe must have fields'), (('--recipe', 'nowhere.json'), 'recipe must be a JSON object'),
+    (('--recipe', '{"colour": 1}'), 'recipe must have fields'), (('--recipe', '{}', '--ipc', 2), 'ipc must be left out with recipe'), (('--recipe', 'nowhere.json'), 'recipe must be a JSON object'),
     (('--out', 'set.npz'), 'out must end in .safetensors'), (('--labels', 'fuzzy'), 'labels must be one of hard')])
 def test_what_a_run_by_the_clock_refuses(discs, tmp_path, here, args, said):
     r = here('dd_distill', discs, *args, cwd=tmp_path)

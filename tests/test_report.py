@@ -20,7 +20,7 @@ def page(digits, tmp_path_factory):
     recipe = recipe.__class__(**{**vars(recipe), 'net': dict(name='MLP', hidden=(16,))})
     syn = Synthetic.means(digits, epochs=10, lr=.05, inner='momentum')
     history = distill(syn, RandomInit(net, 0), digits, iters=6, every=2, progress=False)
-    scores = compared(syn, recipe, digits, 1, nets=2, protocol='plain')
+    scores = compared(syn, recipe, digits, nets=2, protocol='plain')
     path = tmp_path_factory.mktemp('report')/'a <set>.html'
     write_report(path, syn, digits, recipe, history, scores, functional(net(0)), 'a <set>.safetensors', [why, 'made by "me" & you'])
     return path

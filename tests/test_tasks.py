@@ -488,7 +488,8 @@ def test_a_regression_by_commands(houses, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize('kw, said', [
     (dict(task='numbers'), 'target must name the columns'), (dict(task='number'), 'task must be one of'),
     (dict(task='labels', target='price'), 'zeros and ones'), (dict(task='numbers', target='price', balanced=True), "must be 'classes'"),
-    (dict(task='numbers', target='nope'), 'target must be one of the columns')])
+    (dict(task='numbers', target='nope'), 'target must be one of the columns'), (dict(task='numbers', target='price', labels='softmax'), 'labels must be hard or plain'),
+    (dict(task='numbers', target='price', formation=2), 'formation must be left out')])
 def test_a_wrong_command_ends_in_one_sentence(houses, tmp_path, capsys, monkeypatch, kw, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e: cli.dd_distill('houses.csv', iters=1, quiet=True, **kw)
