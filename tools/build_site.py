@@ -123,8 +123,8 @@ def reference():
     md, out = mistune.create_markdown(plugins=['table'], escape=False), ['<h1>Every public name</h1><p>What <code>from dd_nb.all import *</code> gives, room by room, then <code>from dd_nb.bench import *</code>, and the commands: what each takes, in the words of its notebook.</p>']
     rooms = [m for name in ('all', 'bench') for m in re.findall(r'^from \.(\w+) import \*', (root/'dd_nb'/f'{name}.py').read_text(encoding='utf-8'), re.M)] + ['cli']
     pages = {m: p.stem for p in (root/'nbs').glob('[0-9]*.ipynb') for m in re.findall(r'#\| default_exp (\w+)', p.read_text(encoding='utf-8'))}
-    for room in rooms:
-        m = import_module(f'dd_nb.{room}')
+    modules = {room: import_module(f'dd_nb.{room}') for room in rooms}   # all of them first: later rooms give classes methods
+    for room, m in modules.items():
         out.append(f'<h2 id="{room}">{room}</h2><p>{html.escape((m.__doc__ or "").strip())} <a href="{pages[room]}.html">{pages[room]}</a></p>')
         for name in m.__all__:
             o = getattr(m, name)
