@@ -129,6 +129,7 @@ def step_seconds(
     few = split_validation(data, min(len(data.y_train)//5, 1000), seed)
     return one,_took(lambda: objective.judge(syn.copy(), state(), few), 1)
 
+# %% ../nbs/22a_automatic.ipynb #ee372a32
 def _shorter(recipe):
     "The recipe with half of its inner steps, or None where that is too short or not its own to choose."
     epochs,window = recipe.syn.get('epochs', 1),recipe.unroll.get('window')

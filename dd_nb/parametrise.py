@@ -53,14 +53,6 @@ class Parametrisation:
         "What is stored as pictures to look at, (m, C, H, W), where that is what it is."
         return None
 
-    def unrounded(self) -> 'Parametrisation':
-        "The parametrisation itself, or what it is a rounding of: both store the same tensors."
-        return self
-
-    def seen(self, stored:dict) -> dict:
-        "What of the stored tensors networks get to see; by default all of it."
-        return stored
-
     def rate(self, name:str) -> float:
         "The outer learning rate of a stored tensor, as a multiple of that of images."
         return 1.
@@ -73,6 +65,17 @@ class Parametrisation:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'module'}
         said = (f'{k}={v!r}' for k,v in own.items() if v is not None and v != Pixels())
         return f'{type(self).__name__}({", ".join(said)})'
+
+# %% ../nbs/02b_parametrise.ipynb #19ce4c10
+@patch
+def unrounded(self:Parametrisation) -> Parametrisation:
+    "The parametrisation itself, or what it is a rounding of: both store the same tensors."
+    return self
+
+@patch
+def seen(self:Parametrisation, stored:dict) -> dict:
+    "What of the stored tensors networks get to see; by default all of it."
+    return stored
 
 # %% ../nbs/02b_parametrise.ipynb #cee5c11b
 @dataclass(frozen=True, repr=False)

@@ -202,6 +202,8 @@ def test_every_notebook_is_listed():
     plan = re.findall(r'^\|.*?\]\((\d\d[a-z]?_\w+\.ipynb)\)', index, re.M)
     book = [n for n in names if re.match(r'\d\d_', n)]
     assert plan == [*book, *(n for n in names if n not in book)], 'the book first, then the cellar'
+    for table in re.findall(r'(?:^\|.*\n?)+', index, re.M):   # else it is shown as text
+        assert len({row.count('|') for row in table.strip().splitlines()}) == 1, table[:200]
 
 
 def test_links_lead_somewhere():
