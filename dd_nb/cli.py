@@ -25,7 +25,7 @@ from .tasks import TASKS
 from .rules import as_inner
 from .parametrise import Pixels
 from .normalise import Vectors
-from .data import known_name,load_data
+from .data import known_name,load_data,split_validation
 from .synthetic import BN_POLICIES,LABEL_FORMS,Synthetic
 from .format import write_atomic
 from .export import EXPORTS
@@ -350,11 +350,12 @@ def _distil(o, device):
     recipe,why = _asked_recipe(o, d)
     known = _known(o, d)
     net_maker(recipe, d)(0)   # what does not fit is found here, before any work and any word
-    recipe_start(recipe, d, o.seed)
+    seen = split_validation(d, seed=o.seed)   # S must not start from examples that it will be chosen by
+    recipe_start(recipe, seen, o.seed)
     notes = _introduced(o, d, recipe, why)
     recipe,limit = _planned(o, recipe, d, kept, begun)
     source = _source(o, d, known, recipe, pool or path.parent/'pool')
-    syn,pools = recipe_start(recipe, d, o.seed),pool or path.parent/'pools'
+    syn,pools = recipe_start(recipe, seen, o.seed),pool or path.parent/'pools'
     objective = recipe_objective(recipe, d, o.seed, pools)
     syn.meta |= dict(recipe=asdict(recipe))
     cbs = [_GoingOn(kept), *([InTime(limit)] if limit else []), _Usable(path)]

@@ -608,3 +608,18 @@ def test_the_first_screen_of_help_is_short(here):
 def test_what_a_run_by_the_clock_refuses(discs, tmp_path, here, args, said):
     r = here('dd_distill', discs, *args, cwd=tmp_path)
     assert r.returncode == 2 and said in r.stderr and len(r.stderr.splitlines()) == 1 and r.stdout == '' and not list(tmp_path.iterdir())
+
+
+def test_a_set_starts_from_none_of_the_examples_that_choose_it(tmp_path, here):
+    "Centres of k-means hold what they are means of; validation by the same images would praise them for it."
+    from dd_nb.data import load_data, split_validation
+    from torchvision.transforms.functional import to_pil_image
+    for i in range(40):
+        (tmp_path/'noise'/f'{i % 2}').mkdir(parents=True, exist_ok=True)
+        to_pil_image(torch.rand(1, 12, 12, generator=torch.Generator().manual_seed(i))).save(tmp_path/'noise'/f'{i % 2}'/f'{i}.png')
+    r = here('dd_distill', 'noise', '--start', 'real', '--ipc', 9, '--iters', 1, '--lr', 0, '--steplr', 0, *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    v = split_validation(load_data(tmp_path/'noise'))
+    x = Synthetic.load(tmp_path/'d.safetensors').images.detach()[0].flatten(1)
+    def near(others): return (x[:, None] - others.flatten(1)[None]).norm(dim=2).min(1)[0]
+    assert near(v.x_train).max() < 1e-3 and near(v.x_test).min() > 1
