@@ -231,6 +231,7 @@ def compared(
     nets:int=3,       # networks a row
     protocol='plain', # of 17b_protocols
     tick=None,        # called with the name of each row before it is judged
+    progress:bool=True, # show progress bars
 ) -> dict:            # judge -> name of a row -> `Score`
     "S beside what costs nothing, by the field's protocol and by its own schedule."
     sets,source = rivals(recipe, data, seed) | {'distilled': [syn]},recipe_source(recipe, data, seed)
@@ -238,10 +239,10 @@ def compared(
     for k,each in sets.items():
         if tick: tick(k)
         per = max(1, -(-nets//len(each)))
-        field[k] = benchmark(each, data, source, protocol, per, seed, progress=False)
+        field[k] = benchmark(each, data, source, protocol, per, seed, progress=progress)
         if k == 'herding': continue   # by its own schedule it is real examples like others
         scheduled = each if k == 'distilled' else _scheduled(each[:1], recipe, data, source, seed)
-        own[k] = Score.joined([evaluate(s, source, data, nets, seed, progress=False) for s in scheduled])
+        own[k] = Score.joined([evaluate(s, source, data, nets, seed, progress=progress) for s in scheduled])
     return {'field protocol': field, 'own schedule': own}
 
 # %% ../nbs/22a_automatic.ipynb #7611f7e1

@@ -226,7 +226,9 @@ def _begin(folder, resume, anew):
     if resume and anew: raise ValueError('resume and anew exclude each other, got both')
     if resume and not run_states(folder):
         raise ValueError(f'resume needs a run that was cut off, got none in {str(folder)!r}')
-    if anew: forget_run(folder)
+    if anew:
+        (Path(folder)/'plan.json').unlink(missing_ok=True)
+        forget_run(folder)
 
 # %% ../nbs/22_cli.ipynb #2a08114e
 def _check_distill(o):
@@ -375,8 +377,9 @@ _COMPARING = .3   # of the time
 
 def _planned(o, recipe, d, kept, begun):
     """The recipe with as many outer steps as the time allows, and the seconds that they may take; None for
-    these where the number of steps was given. A run that was cut off goes on by its own plan."""
-    if o.iters: return recipe,None
+    these where the number of steps was given, by a recipe perhaps. A run that was cut off goes on by its own
+    plan."""
+    if o.iters or o.recipe and 'iters' in recipe.distill: return recipe,None
     whole = 60*o.minutes*(1 if o.no_compare else 1 - _COMPARING)
     plan,asked = Path(kept)/'plan.json',as_line(recipe)
     def made():
@@ -483,7 +486,7 @@ def dd_distill(
     target:str='',            # column of a table that holds the class; columns, with commas, for other tasks
     out:str='distilled.safetensors', # file to write; a picture and a report go beside it as .png and .html
     no_compare:store_true=False, # leave out the comparison with real examples, means and others at the end
-    recipe:str='',            # one that a run has printed, a file of it, or a set that was made by it
+    recipe:str='',            # one that a run has printed, a file of it, or a set made by it: runs as long
     iters:int=None,           # outer steps, in place of minutes; there is no comparison then
     net:str='',               # network, one of those named above
     netargs:str='{}',         # its further arguments as JSON, as '{"width": 32, "norm": "instance"}'

@@ -552,6 +552,10 @@ def test_a_folder_and_some_seconds_are_enough(discs, tmp_path, here):
     line = re.search('^recipe (.*)$', r.stdout, re.M)[1]
     r3 = here('dd_distill', discs, '--recipe', line, '--iters', 2, '--out', 'e.safetensors', '--quiet', cwd=tmp_path)
     assert r3.returncode == 0 and Synthetic.load(tmp_path/'e.safetensors').order is None
+    steps = Synthetic.load(tmp_path/'d.safetensors').meta['recipe']['distill']['iters']
+    (tmp_path/'r.json').write_text(line.replace(f'"iters": {steps}', '"iters": 3'))
+    r5 = here('dd_distill', discs, '--recipe', tmp_path/'r.json', '--no-compare', '--out', 'g.safetensors', '--quiet', cwd=tmp_path)   # by its own number of steps
+    assert r5.returncode == 0 and 'of 3, ' in r5.stdout and Synthetic.load(tmp_path/'g.safetensors').meta['outer_steps'] == 3, r5.stdout
     r4 = here('dd_distill', discs, '--recipe', tmp_path/'d.safetensors', '--iters', 2, '--out', 'f.safetensors', '--quiet', cwd=tmp_path)
     assert r4.returncode == 0 and torch.equal(Synthetic.load(tmp_path/'f.safetensors').images, Synthetic.load(tmp_path/'e.safetensors').images)
 
