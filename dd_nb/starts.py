@@ -50,7 +50,8 @@ def _check_enough(data, need):
     if data.task != 'classes': n,names = [len(data.y_train)],['(all)']
     else: n,names = data.counts.tolist(),[repr(c) for c in data.classes]
     if need > 2*max(n):
-        want = f'be at most twice the {max(n)} training examples of the largest class'
+        whose = ' of the largest class'*(data.task == 'classes')
+        want = f'be at most twice the {max(n)} training examples{whose}'
         raise BadArgument('ipc * steps', need, want)
     if 0 in n:
         none = Given(f'none of class {names[n.index(0)]}')
@@ -59,6 +60,9 @@ def _check_enough(data, need):
     if not short: return
     more = len(short) - 1
     more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
+    if data.task != 'classes':
+        remark(f'{need} training examples are wanted, there are {n[0]}: each is used at least once, some again')
+        return
     remark(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is '
            'used at least once, and some again')
 

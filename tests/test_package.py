@@ -21,7 +21,7 @@ import_order = '''core rules tasks parametrise normalise data pictures readers r
     batchnorm layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching trajectory_matching distribution_matching
     families coresets evaluation protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets
-    bench widgets automatic report cli all'''.split()
+    bench widgets automatic report shell distilling cli all'''.split()
 
 bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets'   # out of the star: dd_nb.bench gathers them
 
@@ -114,7 +114,7 @@ def test_all_has_every_room():
     import dd_nb.all as everything
     tree = ast.parse((root/'dd_nb'/'all.py').read_text())
     starred = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1 and n.names[0].name == '*']
-    assert set(starred) == {r for r in rooms if r not in ('cli', 'demo', *bench_rooms)}
+    assert set(starred) == {r for r in rooms if r not in ('shell', 'distilling', 'cli', 'demo', *bench_rooms)}
     assert starred == sorted(starred, key=import_order.index)
     owner = {}
     for room in starred:
@@ -262,7 +262,7 @@ def test_the_star_brings_what_users_type():
 
 
 # Export cells of over forty lines, by notebook and the first name that they define, and why.
-long_cells = {('03_single_step', 'distill'), ('22_cli', 'dd_distill')}   # arguments by the dozen, each with a line
+long_cells = {('03_single_step', 'distill'), ('22d_distilling', 'dd_distill')}   # arguments by the dozen, each with a line
 
 
 def export_cells(nb):

@@ -246,7 +246,7 @@ def test_an_average_has_the_average_label(name):
 
 
 def test_more_examples_than_there_are(data):
-    with pytest.warns(UserWarning, match='and some again'): syn = Synthetic.real(data, ipc=250)
+    with pytest.warns(UserWarning, match='250 training examples are wanted, there are 200'): syn = Synthetic.real(data, ipc=250)
     assert len(syn) == 250
     with pytest.raises(BadArgument, match='at most twice the 200'): Synthetic.real(data, ipc=500)
 
