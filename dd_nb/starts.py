@@ -61,7 +61,8 @@ def _check_enough(data, need):
     more = len(short) - 1
     more = f' (and {more} more {"class has" if more == 1 else "classes have"} too few)' if more else ''
     if data.task != 'classes':
-        remark(f'{need} training examples are wanted, there are {n[0]}: each is used at least once, some again')
+        remark(f'{need} training examples are wanted, there are {n[0]}: each is used at least once, and some '
+               'again')
         return
     remark(f'{need} training examples of each class are wanted, but class {short[0]}{more}: each of them is '
            'used at least once, and some again')
