@@ -20,7 +20,8 @@ from .coresets import coreset
 from .evaluation import Score,evaluate,tune_lr
 from .protocols import benchmark
 from .distillation import StopDistill
-from .recipes import Recipe,family_recipe,recipe_objective,recipe_source,recipe_start
+from .recipes import Recipe,family_recipe,forty_steps,recipe_objective,recipe_source,recipe_start
+from .harness import timed
 
 # %% ../nbs/22a_automatic.ipynb #f959ceec
 METHODS = 'auto',*FAMILIES
@@ -54,8 +55,8 @@ def _of_images(data, ipc, formation):
     if formation is None: formation = 2 if min(data.shape[1:]) >= 20 else 1
     each = ipc*formation**2
     n = data.groups*each
-    batch = min(b for b in range(1, n + 1) if n % b == 0 and b >= min(n, max(20, n/40)))
-    syn = dict(ipc=each, steps=1, epochs=max(1, 40*batch//n), lr=.02, inner='momentum')
+    batch,epochs = forty_steps(n)
+    syn = dict(ipc=each, steps=1, epochs=epochs, lr=.02, inner='momentum')
     return dict(start='kmeans', syn=syn, minibatch=None if batch == n else batch,
                 param=dict(name='Formation', factor=formation) if formation > 1 else None,
                 unroll=dict(strategy='auto', window=20),
@@ -105,13 +106,6 @@ def recipe_for(
     return replace(r, **dict(dict(minibatch=None, labels={}, unroll={}), **own)),why
 
 # %% ../nbs/22a_automatic.ipynb #19e3ec1f
-def _took(f, times=2):
-    "Seconds that the last of some calls took."
-    for _ in range(times):
-        begun = time.perf_counter()
-        f()
-    return time.perf_counter() - begun
-
 def step_seconds(
     recipe:Recipe,   # as it would be run
     data,            # its data
@@ -125,9 +119,10 @@ def step_seconds(
     source = source.to(data.device, data.dtype)
     batch = data.batch(recipe.distill.get('batch_size', 256), data.generator(seed))
     def state(): return replace(source.draw(1)[0], seed=seed)
-    one = _took(lambda: hypergradients(objective, syn, [state()], [batch]))
+    def step(): hypergradients(objective, syn, [state()], [batch])
+    step()   # the first one finds out about the network
     few = split_validation(data, min(len(data.y_train)//5, 1000), seed)
-    return one,_took(lambda: objective.judge(syn.copy(), state(), few), 1)
+    return timed(step)[1],timed(lambda: objective.judge(syn.copy(), state(), few))[1]
 
 # %% ../nbs/22a_automatic.ipynb #ee372a32
 def _shorter(recipe):

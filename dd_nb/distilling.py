@@ -48,9 +48,8 @@ def _check_distill(o):
         if vars(o)[k]: check_choice(k, vars(o)[k], options)
     if o.inner: as_inner(o.inner)
     check_number('minutes', o.minutes, lambda v: .05 <= v <= 1e4, 'be a number of minutes, .05 or more')
-    given = {k: v for k in ('ipc', 'steps', 'epochs', 'iters', 'batch', 'nets', 'formation')
-             if (v := vars(o)[k]) is not None}
-    counts(poolepochs=o.poolepochs, **given)
+    counts(poolepochs=o.poolepochs, **given(ipc=o.ipc, steps=o.steps, epochs=o.epochs, iters=o.iters,
+                                            batch=o.batch, nets=o.nets, formation=o.formation))
     counts(3, poolsize=o.poolsize)
     counts(0, 8, bits=o.bits)
     counts(0, 2**32 - 1, seed=o.seed)
@@ -67,7 +66,7 @@ def _known(o, d):
     known = d
     if o.pooldata:
         known = option_data('pooldata', o.pooldata, root=o.root or None, size=d.shape[-2:], zca=o.zca,
-                      device=d.device)
+                            device=d.device)
     if known.shape != d.shape or known.n_classes != d.n_classes:
         got = Given(f'{tuple(known.shape)} and {known.n_classes} for {o.pooldata!r}')
         raise BadArgument('pooldata', got, 'have the shape and the number of classes of '
@@ -118,7 +117,7 @@ def _asked_recipe(o, d):
     net = dict(dict(name=o.net) if o.net else recipe.net, **net)
     syn = dict(recipe.syn, **given(steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner))
     how = given(iters=o.iters, batch_size=o.batch, lr=o.lr, lr_lrs=o.steplr, lr_labels=o.labellr,
-                 n_nets=o.nets, every=o.iters and max(1, o.iters//50))
+                n_nets=o.nets, every=o.iters and max(1, o.iters//50))
     if o.balanced: how['balanced'] = True
     own = dict(net=net, syn=syn, distill=dict(recipe.distill, **how), fixed=o.init == 'fixed')
     if o.steps or o.epochs: own['minibatch'] = None   # a schedule of the user's own
@@ -157,12 +156,12 @@ def _distil(o, device):
     known = _known(o, d)
     net_maker(recipe, d)(0)   # what does not fit is found here, before any work and any word
     seen = split_validation(d, seed=o.seed)   # S must not start from examples that it will be chosen by
-    recipe_start(recipe, seen, o.seed)
+    syn,schedule = recipe_start(recipe, seen, o.seed),js.dumps(recipe.syn)
     notes = _introduced(o, d, recipe, why)
     recipe,limit = _planned(o, recipe, d, kept, begun)
+    if js.dumps(recipe.syn) != schedule: syn = recipe_start(recipe, seen, o.seed)   # its steps are fewer now
     source = _source(o, d, known, recipe, pool or path.parent/'pool')
-    syn,pools = recipe_start(recipe, seen, o.seed),pool or path.parent/'pools'
-    objective = recipe_objective(recipe, d, o.seed, pools)
+    objective = recipe_objective(recipe, d, o.seed, pool or path.parent/'pools')
     syn.meta |= dict(recipe=asdict(recipe))
     cbs = [GoingOn(kept), *([InTime(limit)] if limit else []), _Usable(path)]
     cut = None

@@ -33,7 +33,7 @@ def _column(features, given, wanted, what):
         if given not in features:
             raise BadArgument(what, given, f'be one of the features {", ".join(features)}')
         return given
-    found = [k for k,f in features.items() if wanted(k, f)]
+    found = [k for k,f in features.items() if wanted(f)]
     if len(found) == 1: return found[0]
     raise BadArgument(what, Given(''), f'name one of the features {", ".join(features)}')
 
@@ -45,8 +45,8 @@ class _Items:
         row = self.ds[i]
         return row[self.x],row[self.y]
 
-def _is_image(name, feature): return type(feature).__name__ == 'Image'
-def _is_class(name, feature): return hasattr(feature, 'names')
+def _is_image(feature): return type(feature).__name__ == 'Image'
+def _is_class(feature): return hasattr(feature, 'names')
 
 def _data_from_hf(ds, image=None, target=None, **kwargs):
     "One split, or a dict of splits."

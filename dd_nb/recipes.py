@@ -320,6 +320,14 @@ def _published(method, data, ipc):
     where,known = _PUBLISHED.get(method, ('', {}))
     return f'{known[data, ipc]} % ({where})' if (data, ipc) in known else ''
 
+# %% ../nbs/19a_recipes.ipynb #aad2cc84
+def forty_steps(
+    n:int,   # examples of S
+) -> tuple:  # examples a step, passes over all of them
+    "Minibatches of twenty or more that divide a set, such that a training takes about forty steps."
+    batch = min(b for b in range(1, n + 1) if n % b == 0 and b >= min(n, max(20, n/40)))
+    return batch,max(1, 40*batch//n)
+
 # %% ../nbs/19a_recipes.ipynb #884bb8a8
 def _merged(method, ipc):
     "A row of `_FAMILIES` for so many images a class."
