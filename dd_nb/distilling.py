@@ -244,7 +244,7 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     "Judges, compares, prints and writes all that there is to say of a set."
     path,png,page = paths
     own = objective.results(syn, source, d, recipe.n_nets)
-    score = Score(tuple(own[0])) if own else evaluate(syn, source, d)
+    score = Score(tuple(own[0]), task=d.task) if own else evaluate(syn, source, d)
     if not history.best_it and history.it: history.best_it = history.it[-1]
     syn.meta['test'] = score.facts()
     if own_folder(o.data): syn.meta['data']['place'] = str(Path(o.data).expanduser().resolve())

@@ -35,7 +35,7 @@ def _results(objective, syn, source, data, n):
     "The score, or what the objective has in the place of accuracies, and what else it reports."
     own = objective.results(syn, source, data, n)
     if own is None: return evaluate(syn, source, data, n_nets=n),{}
-    return Score(tuple(own[0])),own[1]
+    return Score(tuple(own[0]), task=data.task),own[1]
 
 # %% ../nbs/19_zoo.ipynb #dc5923ec
 def reproduce(

@@ -485,6 +485,13 @@ def test_a_regression_by_commands(houses, tmp_path, capsys, monkeypatch):
     assert '1 number' in capsys.readouterr().out
 
 
+def test_a_regression_that_judges_itself_says_what_it_measures(houses, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.dd_distill('houses.csv', task='numbers', target='price', method='kip', ipc=6, iters=3, out='k.safetensors', quiet=True)
+    assert 'test Score(R2 ' in capsys.readouterr().out
+    assert Synthetic.load('k.safetensors').meta['test']['measure'] == 'R2'
+
+
 @pytest.mark.parametrize('kw, said', [
     (dict(task='numbers'), 'target must name the columns'), (dict(task='number'), 'task must be one of'),
     (dict(task='labels', target='price'), 'zeros and ones'), (dict(task='numbers', target='price', balanced=True), "must be 'classes'"),
