@@ -46,6 +46,7 @@ from .distribution_matching import *
 from .families import *
 from .coresets import *
 from .evaluation import *
+from .relabel import *
 from .protocols import *
 from .ranking import *
 from .checkpoints import *

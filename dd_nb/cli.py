@@ -20,12 +20,14 @@ from .normalise import Vectors
 from .synthetic import Synthetic
 from .export import EXPORTS
 from .files import LABELS_ARE,SCALES,read_set
+from .ordinary import scored
 from .ranks import Ranks,join_ranks
 from .pools import PretrainedPool
 from .text import sentences
 from .coresets import coreset
 from .evaluation import check_made_for,evaluate,made_for,stored_source
-from .protocols import ARCHS,PROTOCOLS,benchmark,get_protocol,net_source,plot_scores
+from .relabel import RELABELS
+from .protocols import ARCHS,PROTOCOLS,benchmark,expert_for,get_protocol,net_source,plot_scores
 from .checkpoints import forget_run
 from .recipes import OBJECTIVES,RECIPES,get_recipe,with_pool
 from .zoo import baselines,reproduce
@@ -63,13 +65,15 @@ def _check_evaluate(o):
 def _judged_by(o, sets):
     "The protocol of the networks, or None for the set's own schedule."
     scheduled = isinstance(sets, Synthetic)
-    name = o.protocol or ('own' if scheduled and not (o.compare or o.epochs) else 'plain')
+    changed = o.compare or o.epochs or o.relabel
+    name = o.protocol or ('own' if scheduled and not changed else 'plain')
     if name == 'own':
-        if scheduled and not o.compare and not o.epochs: return None
-        why = 'for --compare or --epochs' if scheduled else 'for a set that has no schedule'
+        if scheduled and not changed: return None
+        why = 'for --compare, --epochs or --labels' if scheduled else 'for a set that has no schedule'
         raise BadArgument('protocol', 'own', f"be one of {', '.join(PROTOCOLS)} {why}")
     p = get_protocol(name)
-    if o.labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
+    if o.relabel: p = replace(p, labels=o.relabel)
+    elif o.labelsare == 'plain' and not scheduled: p = replace(p, loss='squared_error')
     return replace(p, epochs=o.epochs) if o.epochs else p
 
 # %% ../nbs/22_cli.ipynb #738ccd12
@@ -146,6 +150,7 @@ def _rows(o, sets, d):
 # %% ../nbs/22_cli.ipynb #663cc2d7
 def _evaluated(o):
     device = device_named(o.device)
+    o.relabel,o.labels = (o.labels, '') if o.labels in RELABELS else ('', o.labels)
     o.file,o.pool,o.labels,o.json,o.plot = home(o.file, o.pool, o.labels, o.json, o.plot)
     o.ours = Path(o.file).suffix.lower() not in ('.pt', '.pth', '.npz') and not Path(o.file).is_dir()
     _check_evaluate(o)
@@ -157,11 +162,13 @@ def _evaluated(o):
             sets = read_set(o.file, d, o.labels or None, o.scale, o.labelsare)
     p,scores = _judged_by(o, sets),{}
     sources = _judges(o, sets, d, p)
+    expert = expert_for(p, d, next(iter(sources.values())), seed=o.seed) if p else None
+    if expert: print(f'expert: {scored(expert, d).accuracy:.1%} on {d.name}')
     for row,s in _rows(o, sets, d).items():
         k = len(s) if isinstance(s, list) else 1
         for a,source in sources.items():
             if p is None: r = evaluate(s, source, d, n_nets=o.nets, seed=o.seed)
-            else: r = benchmark(s, d, source, p, max(1, o.nets//k), o.seed)
+            else: r = benchmark(s, d, source, p, max(1, o.nets//k), o.seed, expert=expert)
             scores.setdefault(row, {})[a] = r
             print(f'{row} on {d.name}, {a}: {r}' + (f', step size {r.lr:g}' if p and len(p.lrs) > 1 else ''))
     if o.json:
@@ -174,7 +181,7 @@ def _evaluated(o):
 @call_parse
 def dd_evaluate(
     file:str,                 # a saved set, or the name of one in the zoo
-    protocol:str='',          # own: the set's schedule (default: ours); plain, tuned or augmented
+    protocol:str='',          # own: the set's schedule (default: ours); plain, tuned, augmented, expert, ...
     archs:str='',             # networks, commas between, or all; by default the set's own, or ConvNet
     netargs:str='{}',         # further arguments of these networks as JSON
     pool:str='',              # folder of pre-trained networks: its held-out ones are the judges
@@ -182,7 +189,7 @@ def dd_evaluate(
     compare:store_true=False, # also judge real images, class means, k-means; not by the protocol own
     epochs:int=0,             # other number of epochs than the protocol's
     data:str='',              # data set to judge on, or its path; by default the one it was made for
-    labels:str='',            # file of the labels, where FILE holds images alone
+    labels:str='',            # own, hard, expert or anew, of all rows; or a file of those of images alone
     scale:str='auto',         # of others' images: normalised, pixels (0 to 1), bytes (0 to 255), or auto
     labelsare:str='auto',     # others' soft labels: probabilities, logits, plain (of a regression), or auto
     size:int=0,               # resize images to this many pixels; 0: the size of the set's images

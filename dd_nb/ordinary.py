@@ -96,8 +96,8 @@ def _check_fits(out, batch, y):
 
 class _Batches:
     "Each step's examples and labels, by the generators of the networks: of one, or of several as one."
-    def __init__(self, x, y, size, seeds, augment, stacked):
-        self.x,self.y,self.augment,self.stacked = x,y,augment,stacked
+    def __init__(self, x, y, size, seeds, augment, stacked, label):
+        self.x,self.y,self.augment,self.stacked,self.label = x,y,augment,stacked,label
         self.generators = [torch.Generator().manual_seed(in_range(s)) for s in seeds]
         self.order = zip(*(_passes(len(y), size, g) for g in self.generators))
 
@@ -105,10 +105,14 @@ class _Batches:
     def __next__(self):
         parts = next(self.order)
         idx = (torch.stack(parts) if self.stacked else parts[0]).to(self.x.device)
-        x,y = self.x[idx],self.y[idx]
-        if self.augment is None: return x,y
-        if not self.stacked: return self.augment.draw(self.generators[0])(x),y
-        return torch.stack([self.augment.draw(g)(v) for g,v in zip(self.generators, x)]),y
+        x,y = self._changed(self.x[idx]),self.y[idx]
+        if self.label is None: return x,y
+        return x,self.label(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if self.stacked else self.label(x)
+
+    def _changed(self, x):
+        if self.augment is None: return x
+        if not self.stacked: return self.augment.draw(self.generators[0])(x)
+        return torch.stack([self.augment.draw(g)(v) for g,v in zip(self.generators, x)])
 
 # %% ../nbs/06j_ordinary.ipynb #f9ba859d
 def _ordinary_step(net, optimiser, x, y, loss, at_once, look):
@@ -134,6 +138,7 @@ def train_on(
     schedule=cosine_rate, # called with (optimiser, steps, steps a pass): its `step()` changes the rate
     loss=loss_fn,         # function of (logits, y) to a scalar mean over the examples
     augment=None,         # a `Siamese`, whose transformations are drawn by the seed
+    label=None,           # function of a step's examples, as they enter, to their labels; None: those of `y`
     at_once:int|None=None,# examples of a batch at a time; None: all
     channels_last:bool=True, # lay out images with channels last while training
     tick=None,            # called after each pass
@@ -150,7 +155,7 @@ def train_on(
     if not net.training: net.train()
     optimiser = opt(net.parameters(), lr=lr)
     rates,noise = schedule and schedule(optimiser, steps, a_pass),_StepNoise(in_range(seeds[0]))
-    for t,(a,b) in zip(range(1, steps + 1), _Batches(x, y, batch_size, seeds, augment, stacked)):
+    for t,(a,b) in zip(range(1, steps + 1), _Batches(x, y, batch_size, seeds, augment, stacked, label)):
         def look(out, v):
             if t == 1 and not stacked: _check_fits(out, v, y)
         noise(lambda: _ordinary_step(net, optimiser, a, b, loss, at_once, look))

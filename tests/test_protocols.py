@@ -100,7 +100,7 @@ def test_a_stack_is_as_one_by_one(data, syn, norm, augment, loss):
     x, y = (t.double() if t.is_floating_point() else t for t in pair(syn))
     nets, p = [net(data, i, norm=norm).double() for i in range(3)], Protocol(epochs=4, batch_size=16, augment='color_crop' if augment else None, loss=loss)
     states = [functional(n) for n in nets]
-    stacked = _fit_stack(states, x, y, p, [5, 6, 7], augment)
+    stacked = _fit_stack(states, x, y, p, [5, 6, 7], augment=augment)
     for s, n, seed in zip(stacked, nets, (5, 6, 7)):
         one = fit(n, x, y, p, seed, augment)
         for k, v in one.named_parameters(): assert torch.allclose(v, s.params[k], rtol=1e-7, atol=1e-9), k
@@ -201,7 +201,7 @@ def test_cross_architecture(data, syn):
 
 
 def test_bad_input(data, syn):
-    with pytest.raises(ValueError, match="protocol must be one of plain, tuned, augmented, got 'best'"): benchmark(syn, data, NET, 'best')
+    with pytest.raises(ValueError, match="protocol must be one of plain, tuned, augmented, hard, expert, anew, got 'best'"): benchmark(syn, data, NET, 'best')
     with pytest.raises(ValueError, match='n_nets must be at least 1'): benchmark(syn, data, NET, n_nets=0)
     with pytest.raises(ValueError, match='sets must hold at least one'): benchmark([], data, NET)
     with pytest.raises(TypeError, match='sets must be a Synthetic, a pair'): benchmark(3, data, NET)
