@@ -41,6 +41,7 @@ from .soft_labels import *
 from .text import *
 from .kernel import *
 from .gradient_matching import *
+from .frozen import *
 from .trajectory_matching import *
 from .distribution_matching import *
 from .families import *

@@ -5,3 +5,4 @@ from .speed_bench import *
 from .contenders import *
 from .tables import *
 from .budgets import *
+from .probes import *

@@ -161,18 +161,22 @@ def batch(self:Data,
 ) -> tuple:                                # (x, y): normalised (n, *shape), long (n,), on the data's device
     """A random draw from the training split; only the drawn rows are normalised.
     Raises BadArgument for an unknown class, or for more distinct examples than there are."""
+    i = self._drawn(n, generator, classes, replace, balanced)
+    return self.norm(self._train.rows(i)),self._train.y[i]
+
+@patch
+def _drawn(self:Data, n, generator=None, classes=None, replace=True, balanced=False):
+    "Positions in the training split, as `batch` draws them"
     n = check_count('n', n)
     if balanced or classes is not None: needs_classes('balanced and classes', self.task)
-    if balanced: i = self._balanced(n, generator, classes, replace)
-    else:
-        pool = None if classes is None else self._train.pool(self._check_classes(classes))
-        size = len(self._train) if pool is None else len(pool)
-        if not replace and n > size:
-            raise BadArgument('n', n, f'be at most {size}, the number of examples to draw from without '
-                                      'replacement')
-        i = _positions(n, size, generator, self.device, replace)
-        if pool is not None: i = pool[i]
-    return self.norm(self._train.rows(i)),self._train.y[i]
+    if balanced: return self._balanced(n, generator, classes, replace)
+    pool = None if classes is None else self._train.pool(self._check_classes(classes))
+    size = len(self._train) if pool is None else len(pool)
+    if not replace and n > size:
+        raise BadArgument('n', n, f'be at most {size}, the number of examples to draw from without '
+                                  'replacement')
+    i = _positions(n, size, generator, self.device, replace)
+    return i if pool is None else pool[i]
 
 # %% ../nbs/00_data.ipynb #efb97d93
 @patch

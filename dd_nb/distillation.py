@@ -422,7 +422,8 @@ def fetch(self:Loop):
     "Networks of the source, and real examples for each."
     def seed(): return int(torch.randint(2**62, (), generator=self.noise))
     self.states = [replace(s, seed=seed()) for s in self.source.draw(self.n_nets)]
-    self.batches = [self.data.batch(self.batch_size, self.gen, balanced=self.balanced) for _ in self.states]
+    def batch(): return self.objective.batch(self.data, self.batch_size, self.gen, self.balanced)
+    self.batches = [batch() for _ in self.states]
 
 @patch
 def gradients(self:Loop, mine):

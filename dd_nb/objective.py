@@ -28,6 +28,10 @@ class Objective:
         "The scalar for S, a network of the source, and a real batch (images, labels)."
         raise NotImplementedError(f'{type(self).__name__} must say what it computes, by __call__')
 
+    def batch(self, data:Data, n:int, generator, balanced:bool) -> tuple:
+        "`n` real examples and their labels for one outer step, in the form that `__call__` takes them."
+        return data.batch(n, generator, balanced=balanced)
+
     def finished(self, syn:Synthetic) -> Synthetic:
         "S as it is used and judged, where that is by another schedule than it is learned by."
         return syn
