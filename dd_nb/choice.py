@@ -22,7 +22,9 @@ def free_memory(
     device:torch.device,
 ) -> int:
     "Bytes that could be allocated now, as far as the system tells."
-    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
+    if device.type == 'cuda':   # what torch has taken from the GPU and does not use is free, too
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + idle
     def read(path):
         with open(path) as f: return f.read()
     try:

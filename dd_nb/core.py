@@ -9,6 +9,7 @@ __all__ = ['BadArgument', 'BadType', 'no_progress']
 import io,json,numbers,operator,os,sys,threading,warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,25 @@ def seeded(
     if not is_whole(seed) or not -2**63 <= seed < 2**63:
         raise BadType('seed', seed, 'be a whole number of at most 63 bits')
     return torch.Generator().manual_seed(operator.index(seed))
+
+# %% ../nbs/00a_core.ipynb #50d6b021
+_ASKED = threading.local()
+
+def default_device() -> torch.device:
+    "Where tensors go that name no device, by the choice of whoever has called this library."
+    return getattr(_ASKED, 'device', None) or torch.get_default_device()
+
+def cpu_by_default(f):
+    "`f`, inside of which a tensor that names no device is on the CPU, whatever torch's default is outside."
+    @wraps(f)
+    def inside(*args, **kwargs):
+        outer = torch.get_default_device()
+        if outer.type in ('cpu', 'meta'): return f(*args, **kwargs)
+        _ASKED.device = outer
+        try:
+            with torch.device('cpu'): return f(*args, **kwargs)
+        finally: _ASKED.device = None
+    return inside
 
 # %% ../nbs/00a_core.ipynb #bf01043a
 NOISE = threading.RLock()   # torch's generator is shared by all threads: one noisy step at a time

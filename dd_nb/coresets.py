@@ -10,7 +10,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import check_choice,tally
+from .core import check_choice,cpu_by_default,tally
 from .tasks import TASKS
 from .data import Data
 from .synthetic import Synthetic
@@ -154,6 +154,7 @@ def started(
     return getattr(Synthetic, name)(data, **kwargs)
 
 # %% ../nbs/18_coresets.ipynb #6cdcb4f6
+@cpu_by_default
 def coreset(
     name:str,                 # 'real', 'means', 'kmeans', 'herding', 'kcenter' or 'nearest'
     data:Data,                # the real set; only its training split is used

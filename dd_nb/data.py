@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,check_type,first_line
+from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,check_type
+from .core import cpu_by_default,default_device,first_line
 from .core import is_number,is_whole,remark
 from .tasks import TASKS,check_answers,needs_classes
 from .normalise import Normalise,Vectors,check_dtype,check_zca,in_pieces
@@ -219,10 +220,12 @@ def check_seed(seed) -> int:
 
 def check_device(device) -> torch.device:
     "A device that works here; None is torch's default device. Raises BadArgument."
-    if device is None: return torch.get_default_device()
+    if device is None: return default_device()
+    want = "be one that torch can use here, such as 'cpu' or 'cuda'"
+    if str(device).startswith('mps'):   # the outer step and the kernels count in float64
+        raise BadArgument('device', device, want, "Apple's GPU has no float64")
     try: return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError, NotImplementedError, ValueError) as e:
-        want = "be one that torch can use here, such as 'cpu' or 'cuda'"
         raise BadArgument('device', device, want, first_line(e)) from None
 
 # %% ../nbs/00_data.ipynb #b217443d
@@ -382,6 +385,7 @@ def describe(self:Data) -> dict:  # JSON-able
                 versions=dict(dd_nb=dd_nb.__version__, torch=str(torch.__version__)))
 
 # %% ../nbs/00_data.ipynb #c53f3ad3
+@cpu_by_default
 def data_from_tensors(
     x_train:torch.Tensor,             # training examples (N, ...) of any shape: uint8, or floats of any scale
     y_train:torch.Tensor,             # their classes, whole numbers (N,) or (N, 1) from 0; or as `task` says
@@ -515,6 +519,7 @@ def _for_objects(asked):
     return {k: v for k,v in asked.items()
             if k not in ('root', 'download') and v not in (None, False) and v is not usual.get(k)}
 
+@cpu_by_default
 def load_data(
     name='digits',   # a name, as in DATASETS; a path of your own ('./digits' is a folder); or data in memory
     root:str|Path|None=None,          # folder that holds the sets; None: $DD_NB_DATA, else a cache folder

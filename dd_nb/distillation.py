@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from .core import BadArgument,BadType,Given,as_png,check_count,check_number,check_type,progress_bar
+from .core import BadArgument,BadType,Given,as_png,check_count,check_number,check_type
+from .core import cpu_by_default,progress_bar
 from .core import renaming,seeded
 from .tasks import TASKS
 from .data import Data,split_validation
@@ -432,6 +433,7 @@ def gradients(self:Loop, mine):
     return hypergradients(self.objective, self.syn, states, batches, params=[*self.params.values()])
 
 # %% ../nbs/03_single_step.ipynb #154d7635
+@cpu_by_default
 def distill(
     syn:Synthetic,           # where to start; changed in place
     source,                  # where networks come from: FixedInit, RandomInit, ...

@@ -31,6 +31,7 @@ from .distillation import distill
 from .recipes import net_maker,recipe_objective,recipe_source,recipe_start
 from .harness import machine
 from .automatic import METHODS,InTime,as_line,compared,from_line,in_seconds,recipe_for,verdict
+from .automatic import with_best_rate
 from .report import write_report
 from .shell import Anew,CheckpointFolder,DeviceName,GoingOn,JsonFile,Quiet,Resume,Root,Seed,Zca,apart
 from .shell import begin_run,beside,check_writable,clear_errors,counts,curve_of,device_named,given,home
@@ -170,6 +171,8 @@ def _distil(o, device):
     except Interrupted as e: cut,history = e,cbs[-1].history
     if Ranks().rank: return   # one process judges and writes
     syn = objective.finished(syn)
+    if 'lrs' not in recipe.syn.get('learn', ('lrs',)) and recipe.objective not in ('KernelRidge', 'Poison'):
+        syn = with_best_rate(syn, source, d, o.seed)
     _report(o, syn, d, recipe, source, objective, history, notes, (path, png, page), cut)
     if cut: raise cut
     (kept/'plan.json').unlink(missing_ok=True)
@@ -240,11 +243,13 @@ def _print_run(history, score, objective):
         remarks += f'; after {history.bounded} outer steps a step size had to be brought back into its range'
     print(f'objective {objective}' + remarks)
 
+# %% ../nbs/22d_distilling.ipynb #6fd193a2
 def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     "Judges, compares, prints and writes all that there is to say of a set."
     path,png,page = paths
     own = objective.results(syn, source, d, recipe.n_nets)
-    score = Score(tuple(own[0]), task=d.task) if own else evaluate(syn, source, d)
+    nets = recipe.n_nets if len(syn) <= 100 else 5   # networks that train on more take minutes
+    score = Score(tuple(own[0]), task=d.task) if own else evaluate(syn, source, d, nets)
     if not history.best_it and history.it: history.best_it = history.it[-1]
     syn.meta['test'] = score.facts()
     if own_folder(o.data): syn.meta['data']['place'] = str(Path(o.data).expanduser().resolve())
@@ -253,7 +258,7 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     _print_run(history, score, objective)
     scores = None
     if not (o.no_compare or cut or o.iters or own or o.init == 'pretrained'):
-        scores = compared(syn, recipe, d, o.seed, 3 if len(syn) > 100 else 5)
+        scores = compared(syn, recipe, d, o.seed, seconds=_COMPARING*60*o.minutes)
         syn.meta['compared'] = {j: {k: s.facts() for k,s in rows.items()} for j,rows in scores.items()}
         syn.save(path)
         for judge,rows in scores.items():
@@ -261,7 +266,7 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
             for k,s in rows.items(): print(f'  {k:24} {s}')
             print(f'  {verdict(rows)[1]}')
     if syn.is_image: write_picture(syn, png)
-    state = None if own else judges(source, 1, o.seed)[0]
+    state = None if own else judges(source.to(d.device, d.dtype), 1, o.seed)[0]
     write_report(page, syn, d, recipe, history, scores, state, path, notes)
     if o.json:
         tables = {j: {k: s.to_dict() for k,s in rows.items()} for j,rows in (scores or {}).items()}

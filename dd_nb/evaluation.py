@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import BadArgument,Given,check_count,in_threads,remark,tally,ticking
+from .core import BadArgument,Given,check_count,cpu_by_default,in_threads,remark,tally,ticking
 from .tasks import TASKS
 from .data import Data,load_data,split_validation
 from .networks import make_net
@@ -264,6 +264,7 @@ def _as_one(syn, states, data, batch_size):
     return [scored(s, data, batch_size) for s in unstack(trained(syn, stack(states)))]
 
 # %% ../nbs/17_evaluate.ipynb #02a96614
+@cpu_by_default
 def evaluate(
     syn:Synthetic,            # the set to judge
     source=None,              # networks to train: a source; None: the initialisation stored with the set
@@ -292,6 +293,7 @@ def evaluate(
     return score
 
 # %% ../nbs/17_evaluate.ipynb #bead4c50
+@cpu_by_default
 def tune_lr(
     syn:Synthetic,        # a set whose step sizes are to be chosen; not changed
     source,               # networks to train

@@ -66,14 +66,6 @@ class FrozenFeatures(Objective):
         self.mean,self.std = f.mean(0),(var + .01*var.mean()).sqrt()
         self.kept = {k: (x, (f - self.mean)/self.std) for k,(x, f) in self.kept.items()}
 
-    def features(self,
-        x:Tensor,   # (n, ...) images, normalised
-    ) -> Tensor:    # (n, d)
-        "The network's features, standardised; differentiable in the images."
-        net = self.net.to(x.device, x.dtype)
-        f = net(x).flatten(1) if self.layer is None else features_of(net, x, self.layer or None)
-        return (f - self.mean.to(f))/self.std.to(f)
-
     def __call__(self, syn, state, batch):
         f,y = batch
         if f.shape[1:] == syn.shape: f = self.looked_at(f)   # a batch that somebody else has drawn
@@ -88,6 +80,15 @@ class FrozenFeatures(Objective):
 
 # %% ../nbs/12a_frozen.ipynb #d92a5c97
 from fastcore.basics import patch
+
+@patch
+def features(self:FrozenFeatures,
+    x:Tensor,   # (n, ...) images, normalised
+) -> Tensor:    # (n, d)
+    "The network's features, standardised; differentiable in the images."
+    net = self.net.to(x.device, x.dtype)
+    f = net(x).flatten(1) if self.layer is None else features_of(net, x, self.layer or None)
+    return (f - self.mean.to(f))/self.std.to(f)
 
 @patch
 @torch.no_grad()

@@ -11,7 +11,7 @@ from dataclasses import dataclass,replace
 import torch
 from torch import nn
 
-from .core import BadArgument,check_count
+from .core import BadArgument,check_count,cpu_by_default
 from .rules import LOSSES
 from .tasks import TASKS
 from .synthetic import Synthetic
@@ -137,6 +137,7 @@ def _check_request(syn, steps, directions):
     return steps
 
 # %% ../nbs/06i_gradcheck.ipynb #b0dfddf8
+@cpu_by_default
 def check_gradient(
     net:nn.Module,             # a network of your own, which takes examples of S; not changed
     syn:Synthetic,             # a small S, for its shapes, schedule and inner optimiser; not changed

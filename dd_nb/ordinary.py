@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor,nn
 from torch.func import vmap
 
-from .core import drawing,drawn_since,generators,in_range
+from .core import cpu_by_default,drawing,drawn_since,generators,in_range
 from .tasks import TASKS
 from .data import Data
 from .rules import loss_fn
@@ -125,6 +125,7 @@ def _ordinary_step(net, optimiser, x, y, loss, at_once, look):
     optimiser.step()
 
 # %% ../nbs/06j_ordinary.ipynb #cb820177
+@cpu_by_default
 def train_on(
     net:nn.Module,        # changed in place; in train mode itself, its modules in eval mode stay there
     x:Tensor,             # (n, ...) float examples, normalised

@@ -292,7 +292,7 @@ class Decoder(Parametrisation):
 
     def start(self, images):
         g,target = seeded(self.seed),images.detach()
-        codes = torch.randn((*images.shape[:2], *self.latent), generator=g).to(images)
+        codes = torch.randn((*images.shape[:2], *self.latent), generator=g, device='cpu').to(images)
         stored = dict(codes=codes)
         if self.learn_module:
             stored |= {f'module.{k}': p.detach().clone().to(images) for k,p in self.module.named_parameters()}

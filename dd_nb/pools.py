@@ -14,7 +14,8 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
+from .core import BadArgument,Given,check_count,check_number,cpu_by_default,in_range,in_threads
+from .core import progress_bar
 from .tasks import TASKS
 from .networks import spec_of
 from .rules import as_inner
@@ -79,6 +80,7 @@ def _train_members(source, data, folder, which, how, workers, show):
         in_threads(one, which, 1 if y.is_cuda else workers or torch.get_num_threads())
 
 # %% ../nbs/05b_pools.ipynb #c870b49d
+@cpu_by_default
 def pretrain(
     make_net,              # function without arguments that returns a freshly initialised network
     data,                  # real set: trained on its training split, scored on its test split

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from torch import nn
 from torch.func import vmap
 
-from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,in_threads,tally
+from .core import BadArgument,BadType,Given,check_choice,check_count,check_number,cpu_by_default
+from .core import in_threads,tally
 from .tasks import TASKS
 from .data import Data,split_validation
 from .augment import Siamese,standard_augment
@@ -158,6 +159,7 @@ def _laid_out(net, images):
     if images.dim() != 4 or grouped and images.device.type == 'cpu': return net,images
     return net.to(memory_format=torch.channels_last),images.contiguous(memory_format=torch.channels_last)
 
+@cpu_by_default
 def fit(
     net:nn.Module,           # a freshly initialised network; changed in place
     images:torch.Tensor,     # (n, ...) float, normalised
@@ -288,10 +290,11 @@ def expert_for(
     if data.task != 'classes':
         raise BadArgument('labels', p.labels, f"be 'own' for {data.task}, as an expert names classes")
     if expert is not None: return expert
-    return train_expert(judges(source, 1, seed)[0].module(), data, augment=_augment_of(p, data), seed=seed,
-                        progress=progress)
+    first, = judges(source.to(data.device, data.dtype), 1, seed)
+    return train_expert(first.module(), data, augment=_augment_of(p, data), seed=seed, progress=progress)
 
 # %% ../nbs/17b_protocols.ipynb #7d1faa0b
+@cpu_by_default
 def benchmark(
     sets,                    # a `Synthetic`, a pair (images, labels) normalised like `data`, or a list
     data:Data,               # the real set; its test split scores each network once, at the end of training
@@ -332,6 +335,7 @@ ARCHS = {'MLP': dict(name='MLP'), 'LeNet': dict(name='LeNet'),
          'VGG11, instance': dict(name='VGG11', norm='instance'),
          'VGG11, batch': dict(name='VGG11', norm='batch')}
 
+@cpu_by_default
 def cross_architecture(
     sets,              # as in `benchmark`
     data:Data,         # the real set
@@ -343,7 +347,7 @@ def cross_architecture(
     if archs is None: archs = ARCHS
     elif not isinstance(archs, dict): archs = {a: ARCHS.get(a, dict(name=a)) for a in archs}
     sources = {k: net_source(v, data) for k,v in archs.items()}
-    p,first = kwargs.get('protocol', 'plain'),next(iter(sources.values())).to(data.device, data.dtype)
+    p,first = kwargs.get('protocol', 'plain'),next(iter(sources.values()))
     expert = expert_for(p, data, first, kwargs.pop('expert', None), kwargs.get('seed', 0),
                         kwargs.get('progress', True))
     return {k: benchmark(sets, data, s, **kwargs, expert=expert) for k,s in sources.items()}

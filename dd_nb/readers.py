@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from fastcore.meta import delegates
 
-from .core import BadArgument,BadType,Given,first_line,is_whole,remark
+from .core import BadArgument,BadType,Given,cpu_by_default,first_line,is_whole,remark
 from .data import READERS,Data,check_examples,check_size,data_from_tensors,known_name,listed
 from .pictures import GRAY_MODES,IMAGE_ENDINGS,MAX_BYTES,Pile,check_background,check_channels
 from .pictures import check_fit,check_room,each_file,facts_of,fitted,image_head,inner_size,opened,pixels
@@ -274,6 +274,7 @@ def _read_dataset(ds, what, size, channels, background, fit):
 
 # %% ../nbs/00b_readers.ipynb #b25e58fe
 @delegates(data_from_tensors, but=['x_test', 'y_test'])
+@cpu_by_default
 def data_from_dataset(
     train_ds,                 # map-style Dataset of (PIL image | array | tensor, class)
     test_ds=None,             # the same, for testing; None splits `train_ds`

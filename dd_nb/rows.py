@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from fastcore.meta import delegates
 
-from .core import BadArgument,BadType,Given,check_choice,is_whole,remark
+from .core import BadArgument,BadType,Given,check_choice,cpu_by_default,is_whole,remark
 from .tasks import TASKS
 from .data import READERS,Data,as_it_is,data_from_tensors,listed,reader_of
 
@@ -249,6 +249,7 @@ def _of_sentences(rows):
 
 # %% ../nbs/00g_rows.ipynb #74b9659a
 @delegates(data_from_tensors, but=['x_test', 'y_test', 'classes'])
+@cpu_by_default
 def data_from_table(
     path:str|Path,             # .csv or .tsv file: a row for each example, numbers and a class
     target:str|int|list|None=None, # column of the class, by name or number from 0; columns, for other tasks

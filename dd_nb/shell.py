@@ -17,7 +17,7 @@ import torch
 from fastcore.script import anno_parser,store_true
 
 from .core import BadArgument,Given,as_png,check_count,first_line,no_progress,renaming
-from .data import known_name,load_data
+from .data import check_device,known_name,load_data
 from .synthetic import Synthetic
 from .format import write_atomic
 from .ranks import RankError
@@ -110,7 +110,7 @@ def device_named(name):
     if device.type == 'meta': raise BadArgument('device', 'meta', 'be one that computes, such as cpu or cuda')
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise BadArgument('device', 'cuda', "be 'cpu' here", 'no GPU was found')
-    return device
+    return check_device(device)
 
 def net_arguments(text):
     "Arguments of a network from JSON."

@@ -10,7 +10,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import BadArgument,Given,check_choice,check_count,check_number,seeded
+from .core import BadArgument,Given,check_choice,check_count,check_number,cpu_by_default,seeded
 from .tasks import needs_classes
 from .data import Data
 from .synthetic import Synthetic
@@ -42,6 +42,7 @@ def _soft(hard, K, start, form, amount, confusion, seed, like):
 
 # %% ../nbs/10_soft_labels.ipynb #1033f3b1
 @patch
+@cpu_by_default
 def softened(self:Synthetic,
     start:str='hard',            # 'hard', 'smoothed', 'random' or 'confusion': where the labels start
     form:str='plain',            # 'plain': free numbers; 'softmax': the softmax of free numbers
@@ -104,6 +105,7 @@ def plot_labels(
 
 # %% ../nbs/10_soft_labels.ipynb #b8663f9a
 @patch(cls_method=True)
+@cpu_by_default
 def shared(cls:Synthetic,
     data:Data,            # the real set T; only its training split is used
     n:int=5,              # images a step, at most as many as there are classes

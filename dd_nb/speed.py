@@ -13,7 +13,7 @@ import torch
 from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 
-from .core import BadArgument,BadType,Given,drawing,first_line,in_threads
+from .core import BadArgument,BadType,Given,cpu_by_default,drawing,first_line,in_threads
 from .synthetic import Synthetic
 from .rules import loss_fn
 from .layers import differentiable
@@ -159,6 +159,7 @@ def _compiles_well(state, x):
     return x.is_cuda or not any(pools)
 
 # %% ../nbs/06d_speed.ipynb #54976b2b
+@cpu_by_default
 def hypergradients(
     objective,                # function of (syn, state, batch) to a scalar
     syn:Synthetic,            # S

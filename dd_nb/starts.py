@@ -10,7 +10,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import BadArgument,Given,check_choice,check_count,remark,seeded,ticking
+from .core import BadArgument,Given,check_choice,check_count,cpu_by_default,remark,seeded,ticking
 from .tasks import TASKS
 from .data import Data
 from .synthetic import Synthetic
@@ -22,6 +22,7 @@ def _class_blocks(n_classes, ipc, steps):
 
 # %% ../nbs/02e_starts.ipynb #ba6e00ec
 @patch(cls_method=True)
+@cpu_by_default
 def noise(cls:Synthetic,
     shape:tuple,          # shape of one example, such as `data.shape`
     n_classes:int,        # number of classes
@@ -83,6 +84,7 @@ def too_few(idx:Tensor, need:int) -> bool:
     return len(idx.unique()) < need
 
 # %% ../nbs/02e_starts.ipynb #a1a9bf7b
+@cpu_by_default
 def start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs):
     """A set of the examples that `choose(idx, need, take)` makes for each class: `idx` are its training
     examples in random order, some again if they are too few, `need` says how many are wanted, and
@@ -100,6 +102,7 @@ def start_from(cls, data, choose, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 # %% ../nbs/02e_starts.ipynb #ba42be44
 @patch(cls_method=True)
+@cpu_by_default
 def real(cls:Synthetic,
     data:Data,          # the real set T; only its training split is used
     ipc:int=1,          # examples per class and step
@@ -117,6 +120,7 @@ def real(cls:Synthetic,
 
 # %% ../nbs/02e_starts.ipynb #1c60125b
 @patch(cls_method=True)
+@cpu_by_default
 def means(cls:Synthetic,
     data:Data,          # the real set T; only its training split is used
     ipc:int=1, steps:int=1, epochs:int=3, lr:float=.02, inner='sgd',   # as in `Synthetic.real`
@@ -131,6 +135,7 @@ def means(cls:Synthetic,
     return start_from(cls, data, averages, ipc, steps, epochs, lr, inner, seed, **kwargs)
 
 @patch(cls_method=True)
+@cpu_by_default
 def kmeans(cls:Synthetic,
     data:Data,          # the real set T; only its training split is used
     ipc:int=1, steps:int=1, epochs:int=3, lr:float=.02, inner='sgd',   # as in `Synthetic.real`

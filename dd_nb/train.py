@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.func import vmap
 
-from .core import BadArgument,BadType,Given,drawing,drawn_since,generators,is_whole,ticking
+from .core import BadArgument,BadType,Given,cpu_by_default,drawing,drawn_since,generators,is_whole
+from .core import ticking
 from .synthetic import Synthetic,taken
 from .batchnorm import norm_stats
 from .rules import LOSSES,Inner,Rule,check_precision,rule_of
@@ -223,6 +224,7 @@ def _check_steps(syn, state, start, steps):
     return start,steps
 
 # %% ../nbs/06b_train.ipynb #850a0c3e
+@cpu_by_default
 def trained(
     syn:Synthetic,             # the synthetic set to train on
     state:State,               # where training starts

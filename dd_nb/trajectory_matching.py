@@ -15,7 +15,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import BadArgument,Given,check_count,check_number,in_range,in_threads,progress_bar
+from .core import BadArgument,Given,check_count,check_number,cpu_by_default,in_range,in_threads
+from .core import progress_bar
 from .tasks import TASKS
 from .data import Data
 from .augment import Siamese
@@ -82,6 +83,7 @@ def _record(source, data, folder, which, how, augment, show):
         in_threads(one, list(zip(which, nets)), 1 if y.is_cuda else torch.get_num_threads())
 
 # %% ../nbs/14_trajectory_matching.ipynb #3e4e8784
+@cpu_by_default
 def record_experts(
     make_net,              # function that returns a freshly initialised network without BatchNorm
     data:Data,             # trained on its training split

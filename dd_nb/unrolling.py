@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.autograd.function import once_differentiable
 
-from .core import BadArgument,BadType,Given,check_choice,check_count,drawing,is_whole
+from .core import BadArgument,BadType,Given,check_choice,check_count,cpu_by_default,drawing,is_whole
 from .tasks import TASKS
 from .synthetic import Synthetic
 from .layers import called,differentiable,switched
@@ -268,6 +268,7 @@ class Asked:
         return times
 
 # %% ../nbs/06_unroll.ipynb #cba383c6
+@cpu_by_default
 def unroll(
     syn:Synthetic,           # S
     state:State,             # theta_0; gradients reach its tensors too if they require grad

@@ -12,7 +12,7 @@ from importlib import resources
 
 import torch
 
-from .core import BadArgument,check_choice,ticking
+from .core import BadArgument,check_choice,cpu_by_default,ticking
 from .data import split_validation
 from .synthetic import Synthetic
 from .ordinary import accuracy
@@ -38,6 +38,7 @@ def _results(objective, syn, source, data, n):
     return Score(tuple(own[0]), task=data.task),own[1]
 
 # %% ../nbs/19_zoo.ipynb #dc5923ec
+@cpu_by_default
 def reproduce(
     name:'str|Recipe',       # one of RECIPES, or a recipe of your own
     seed:int=0,              # of the run
@@ -139,6 +140,7 @@ def _of_all_data(simple):
     return {'full training': Score(tuple(full_target(source, data, n_nets=5, **how)))}
 
 # %% ../nbs/19_zoo.ipynb #3fb74dab
+@cpu_by_default
 def baselines(
     name:str,           # one of RECIPES
     seed:int=0,         # of the run

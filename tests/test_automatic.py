@@ -51,15 +51,16 @@ def test_large_images_are_stored_four_in_one(colour, digits):
 
 @pytest.mark.parametrize('ipc', [1, 2, 7, 10, 50])
 def test_unrolling_takes_about_forty_steps_of_minibatches_that_divide(colour, ipc):
-    syn = recipe_start(recipe_for(colour, 'c', ipc=ipc, formation=1)[0], colour)
+    syn = recipe_start(recipe_for(colour, 'c', 'dd', ipc=ipc, formation=1)[0], colour)
     assert 20 <= syn.n_steps <= 40 and len(syn) == 3*ipc
     assert syn.order is None or syn.order.shape[1] >= 20
 
 
 def test_too_many_images_are_not_unrolled(colour):
-    assert recipe_for(colour, 'c', ipc=40)[0].objective == 'Unroll'
-    r, why = recipe_for(colour, 'c', ipc=400)
-    assert r.objective == 'DistributionMatch' and '1200 images are too many' in why
+    assert recipe_for(colour, 'c', ipc=16)[0].objective == 'Unroll'
+    r, why = recipe_for(colour, 'c', ipc=20)
+    assert r.param and r.syn['ipc'] == 80 and r.minibatch == 40 and r.distill['balanced']
+    assert r.objective == 'DistributionMatch' and 'for 60 images matching' in why
 
 
 @pytest.mark.parametrize('method', METHODS)

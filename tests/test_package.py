@@ -23,7 +23,7 @@ import_order = '''core rules tasks parametrise normalise data pictures readers r
     families coresets evaluation relabel protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets probes
     bench widgets automatic report shell distilling cli all'''.split()
 
-bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets'   # out of the star: dd_nb.bench gathers them
+bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets', 'probes'   # out of the star: dd_nb.bench gathers them
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()
