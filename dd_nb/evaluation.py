@@ -249,19 +249,19 @@ def stored_source(
     return stored_init(syn.init, net) if syn.init else _source_again(syn.meta.get('source') or {})
 
 # %% ../nbs/17_evaluate.ipynb #6db8da2d
-def _one_by_one(syn, states, data, batch_size, workers, progress):
+def _one_by_one(syn, states, data, batch_size, workers, progress, bf16):
     "What is judged of networks that are trained on S side by side, each on a core."
     alone = len(states) == 1
     with tally(len(states), 'evaluate', show=progress and not alone) as tell:
         def one(s):
-            judged = scored(trained(syn, s, progress=progress and alone), data, batch_size)
+            judged = scored(trained(syn, s, progress=progress and alone), data, batch_size, bf16)
             tell(judged.accuracy)
             return judged
         return in_threads(one, states, torch.get_num_threads() if workers is None else workers)
 
-def _as_one(syn, states, data, batch_size):
+def _as_one(syn, states, data, batch_size, bf16):
     "The same of networks that are trained as one stack."
-    return [scored(s, data, batch_size) for s in unstack(trained(syn, stack(states)))]
+    return [scored(s, data, batch_size, bf16) for s in unstack(trained(syn, stack(states)))]
 
 # %% ../nbs/17_evaluate.ipynb #02a96614
 @cpu_by_default
@@ -274,6 +274,7 @@ def evaluate(
     batch_size:int|None=None, # test images at a time, as in `accuracy`
     workers:int|None=None,    # networks at a time on a CPU, each on one core; None: torch's threads
     progress:bool=True,       # show a progress bar if it takes over two seconds
+    bf16:bool=False,          # the test images in bfloat16; training stays as it is
 ) -> Score:                   # `.mean`, `.std`, `.half`, `.all`, in [0, 1]
     """Accuracy of fresh networks trained on `syn` by its own schedule, each scored once on the test set.
     Warns of networks that ended in NaN or answer one class only."""
@@ -285,9 +286,9 @@ def evaluate(
     for t in syn.parameters(): t.requires_grad_(False)
     # the seed is that of dropout
     states = [replace(s, seed=seed) for s in judges(source.to(data.device, data.dtype), n_nets, seed)]
-    stacks = data.device.type != 'cpu' and len(states) > 1 and alike(states)
-    if stacks: judged = _as_one(syn, states, data, batch_size)
-    else: judged = _one_by_one(syn, states, data, batch_size, workers, progress)
+    stacks = data.device.type != 'cpu' and len(states) > 1 and alike(states, syn.images[0])
+    if stacks: judged = _as_one(syn, states, data, batch_size, bf16)
+    else: judged = _one_by_one(syn, states, data, batch_size, workers, progress, bf16)
     score = Score.of(judged, data)
     if seed >= 0: score.warn('evaluate')   # who chooses tries what fails, too
     return score

@@ -20,7 +20,7 @@ from .rules import loss_fn
 from .structure import State,stack,unstack
 from .penultimate import evaluating
 from .guard import check_logits,check_width
-from .speed import channels_last
+from .speed import channels_last,in_bf16
 
 # %% ../nbs/06j_ordinary.ipynb #5ca7b151
 def _per_pass(
@@ -192,10 +192,11 @@ def not_trained(
     return ', '.join(said(k, what) for k,what in kinds if k)
 
 # %% ../nbs/06j_ordinary.ipynb #d7a2c0f2
-def _outputs(net, data, batch_size):
+def _outputs(net, data, batch_size, bf16=False):
     "What a network in eval mode says of the test split, and the labels, batch by batch."
     for x,y in data.test_batches(batch_size or (128 if data.device.type == 'cpu' else 4096)):
-        yield net(channels_last(net, x) if isinstance(net, State) else x),y
+        with in_bf16(x, bf16): out = net(channels_last(net, x) if isinstance(net, State) else x)
+        yield out.to(x.dtype) if bf16 and torch.is_tensor(out) else out,y
 
 def _has_finite_weights(net):
     weights = net.params.values() if isinstance(net, State) else net.parameters()
@@ -206,14 +207,15 @@ def scored(
     net:State|nn.Module,      # a trained network
     data:Data,                # its test split is the judge
     batch_size:int|None=None, # images at a time; None: what fits a processor's cache, or 4096 on a GPU
+    bf16:bool=False,          # compute in bfloat16, which is faster on a GPU
 ) -> Judged:
     """Judge one network, in eval mode, on the test split. Raises ValueError for one that does not return
     logits."""
-    if data.task != 'classes': return _answers_scored(net, data, batch_size)
+    if data.task != 'classes': return _answers_scored(net, data, batch_size, bf16)
     k,finite = data.n_classes,True
     tests,hits,answered = (torch.zeros(k, dtype=torch.long, device=data.device) for _ in range(3))
     with evaluating(net):
-        for out,y in _outputs(net, data, batch_size):
+        for out,y in _outputs(net, data, batch_size, bf16):
             k = check_logits(out, len(y))
             guess = out.argmax(1)
             answered = F.pad(answered, (0, k - len(answered)))   # there may be idle logits
@@ -234,9 +236,9 @@ def accuracy(
     return scored(state, data, batch_size).accuracy
 
 # %% ../nbs/06j_ordinary.ipynb #630d8965
-def _answers_scored(net, data, batch_size):
+def _answers_scored(net, data, batch_size, bf16):
     "The same for another task than classes."
-    with evaluating(net): found = [(out, y) for out,y in _outputs(net, data, batch_size)]
+    with evaluating(net): found = list(_outputs(net, data, batch_size, bf16))
     for out,y in found: check_width(check_logits(out, len(y)), y.shape[1], True)
     out,y = (torch.cat(v) for v in zip(*found))
     finite,task = bool(out.isfinite().all()) and _has_finite_weights(net),TASKS[data.task]

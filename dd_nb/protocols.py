@@ -28,6 +28,7 @@ from .synthetic import Synthetic
 from .files import check_pair
 from .rules import loss_fn
 from .guard import check_logits,check_width
+from .structure import alike
 from .ordinary import Stacked,scored,train_on
 from .inits import RandomInit,Source,judges
 from .kernel import squared_error
@@ -218,7 +219,7 @@ def _accuracies(jobs, data, protocol, extra, workers, tell):
     state,x,y,_ = jobs[0]
     with torch.no_grad(): have = check_logits(state(x[:2]), len(x[:2]))
     check_width(have, data.n_classes, y.dim() == 2)
-    if data.device.type != 'cpu' and state.net.stackable:
+    if data.device.type != 'cpu' and alike([state], x):
         return list(_set_by_set(jobs, data, protocol, extra, tell))
     def one(job):
         state,x,y,seed = job

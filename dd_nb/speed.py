@@ -105,6 +105,14 @@ class _Chunked(torch.autograd.Function):
         grads = iter(ctx.saved_tensors)
         return *[None]*6,*(next(grads)*g if f else None for f in ctx.floats)
 
+# %% ../nbs/06d_speed.ipynb #1e517c9b
+def in_bf16(
+    x:Tensor,   # an example, whose device is meant
+    on:bool,    # False: nothing changes
+):              # a context manager
+    "Inside, matrix products and convolutions of float32 tensors are computed in bfloat16."
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=on)
+
 # %% ../nbs/06d_speed.ipynb #4440203d
 def real_loss(
     state:State,            # a trained network, or stacked ones
@@ -179,7 +187,8 @@ def hypergradients(
         raise BadArgument('stacked', Given(type(objective).__name__),
                           'be left out for an objective whose class does not say `stacks = True`')
     if stacked is None:
-        stacked = len(states) > 1 and syn.raw_lrs.is_cuda and can and alike(states)
+        stacked = len(states) > 1 and syn.raw_lrs.is_cuda and can
+        stacked = stacked and alike(states, syn.images[0])
     if stacked: states,batches = [stack(states)],[tuple(torch.stack(v) for v in zip(*batches))]
     def one(args):
         with torch.enable_grad(): loss = objective(syn, *args)

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.func import vmap
 
-from .core import BadArgument,Given
+from .core import BadArgument,Given,drawing
 from .networks import spec_of
 from .batchnorm import norm_layers,set_mode
 from .layers import called,check_kind,copied,dtype_for,known_layers,plain,readied,switched,switches_of
@@ -338,10 +338,20 @@ def unstack(
 
 # %% ../nbs/06f_structure.ipynb #6f2a1292
 def alike(
-    states:list,  # networks
+    states:list,       # networks
+    x:Tensor|None=None, # examples, on which stacking is tried; None: it is judged by the layers alone
 ) -> bool:
-    "Whether networks can be stacked: they are of one structure, and `vmap` can run it."
-    return states[0].net.stackable and all(s.net is states[0].net for s in states)
+    """Whether networks can be stacked: they are of one structure, and `vmap` can run it. It cannot where the
+    way through a network of somebody's own depends on numbers that it computes."""
+    net = states[0].net
+    if not net.stackable or any(s.net is not net for s in states): return False
+    return x is None or net.known or net.once('stacks', lambda: _stacks(states[0], x[:2]))
+
+def _stacks(state, x):
+    two = stack([state, state])
+    try:
+        with torch.no_grad(),drawing(0): return two(torch.stack([x, x]), train=True).shape[:2] == (2, len(x))
+    except Exception: return False   # whatever it is, one by one will say it in plain words
 
 @patch
 def first(self:State) -> State:

@@ -20,7 +20,7 @@ from .synthetic import Synthetic
 from .layers import called,differentiable,switched
 from .structure import State,cloned
 from .guard import leaves_of
-from .speed import compiled,real_loss
+from .speed import compiled,in_bf16,real_loss
 from .train import Schedule,Step,check_start,prepared,ready
 from .objective import Objective
 from .choice import Auto,Pick
@@ -337,11 +337,14 @@ class Unroll(Objective):
         memory:float|None=None,  # budget of 'auto' in bytes
         offload:bool=False,      # keep the stored states in CPU memory
         chunk:int|None=128,      # real examples at a time; None: all at once
+        bf16:bool=False,         # the outer loss in bfloat16; inner steps stay as they are
     ):
         Asked(strategy, window, place, None, compile)._check()
         if chunk is not None: check_count('chunk', chunk)
+        if bf16 and compile: raise BadArgument('bf16', True, 'be False with compile=True')
         self.strategy,self.window,self.place,self.compile,self.augment = strategy,window,place,compile,augment
         self.memory,self.offload,self.chunk,self.auto = memory,offload,chunk,Auto(memory)
+        self.bf16 = bf16
 
     def __call__(self,
         syn:Synthetic,  # S
@@ -350,7 +353,9 @@ class Unroll(Objective):
     ) -> Tensor:        # scalar outer loss
         "The loss on the batch after training on S."
         x,y = batch
-        def terminal(s): return real_loss(s, x, y, self.chunk, self.compile, TASKS[syn.task].loss)
+        def terminal(s):
+            with in_bf16(x, self.bf16):
+                return real_loss(s, x, y, self.chunk, self.compile, TASKS[syn.task].loss)
         strategy = self.auto if self.strategy == 'auto' else self.strategy
         return unroll(syn, state, terminal, strategy, self.window, self.place, None,
                       self.compile, self.augment, self.memory, self.offload)
@@ -373,7 +378,7 @@ def load_state_dict(self:Unroll, d:dict):
 def settings(self:Unroll) -> str:
     "What was asked for."
     given = dict(window=self.window, compile=self.compile or None, augment=self.augment,
-                 offload=self.offload or None)
+                 offload=self.offload or None, bf16=self.bf16 or None)
     opts = [f'{k}={v!r}' for k,v in given.items() if v is not None]
     if isinstance(self.window, int): opts.insert(1, f'place={self.place!r}')
     return f'Unroll({", ".join([repr(self.strategy), *opts])})'

@@ -124,3 +124,12 @@ def test_networks_are_stacked_where_they_are_alike():
     small, large = (functional(MLP((4,), 3, hidden=(n,))) for n in (2, 5))
     assert alike([small]) and alike([small, functional(MLP((4,), 3, hidden=(2,)))])
     assert not alike([small, large]) and not alike([functional(Recurrent())]*2)
+    class Branching(nn.Module):   # vmap cannot follow, and says so; the layers alone do not tell
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = nn.Linear(4, 3),nn.Linear(4, 3)
+        def forward(self, x): return self.a(x) if x.mean() > 0 else self.b(x)
+    class Own(Branching):
+        def forward(self, x): return self.a(x) + self.b(x)
+    x,branching = torch.randn(6, 4),functional(Branching())
+    assert alike([branching]*2) and not alike([branching]*2, x) and alike([functional(Own())]*2, x) and alike([small]*2, x)

@@ -183,3 +183,16 @@ def test_free_memory_counts_what_torch_holds(monkeypatch):
     from dd_nb.choice import free_memory
     for k,v in dict(mem_get_info=(100, 1000), memory_reserved=50, memory_allocated=20).items(): monkeypatch.setattr(torch.cuda, k, lambda *a, v=v: v)
     assert free_memory(torch.device('cuda')) == 130
+
+def test_one_gpu_a_process(monkeypatch):
+    "Under torchrun each process takes the GPU of its place on the machine, and nccl; without GPUs gloo."
+    import torch.distributed as dist
+    from dd_nb.ranks import join_ranks
+    said = []
+    monkeypatch.setattr(dist, 'init_process_group', said.append)
+    monkeypatch.setattr(dist, 'destroy_process_group', lambda: said.append('end'))
+    monkeypatch.setattr(torch.cuda, 'set_device', said.append)
+    for k,v in dict(RANK='3', WORLD_SIZE='4', LOCAL_RANK='1').items(): monkeypatch.setenv(k, v)
+    with join_ranks('cuda') as device: assert device == torch.device('cuda', 1)
+    with join_ranks('cpu') as device: assert device.type == 'cpu'
+    assert said == [torch.device('cuda', 1), 'nccl', 'end', 'gloo', 'end']

@@ -20,6 +20,9 @@ from dd_nb.structure import functional,stack
 from dd_nb.rules import loss_fn
 from dd_nb.speed import real_loss
 from dd_nb.train import train_step,trained
+from dd_nb.ordinary import scored
+from dd_nb.inits import RandomInit
+from dd_nb.evaluation import evaluate
 
 f64 = torch.float64
 INNERS = [Inner('sgd'), Inner('sgd', weight_decay=.1), Inner('momentum'), Inner('momentum', nesterov=True, weight_decay=.01),
@@ -643,3 +646,29 @@ def test_on_a_gpu_several_networks_are_stacked_and_agree_with_the_cpu(kw):
     cpu = hypergradients(Unroll(**kw), syn, states, batches)[1]
     gpu = hypergradients(Unroll(**kw), syn.copy().to('cuda'), [s.to('cuda') for s in states], [(x.cuda(), y.cuda()) for x, y in batches])[1]
     for a, b in zip(gpu, cpu): assert rel(a.cpu(), b) < 1e-10
+
+
+def test_the_outer_loss_in_bfloat16(digits):
+    "It is rounded, and the training before it is not."
+    net,syn = functional(ConvNet(digits.shape, 10, width=4, depth=2, seed=0)),Synthetic.real(digits, ipc=1, epochs=3, lr=.05)
+    batch,seen = digits.batch(200, torch.Generator().manual_seed(0)),[]
+    class Seen(Unroll):
+        def __call__(self, syn, state, batch):
+            def keep(s): seen.append([p.detach().clone() for p in s.tensors()])
+            unroll(syn, state, lambda s: keep(s) or s.tensors()[0].sum(), 'graph')
+            return super().__call__(syn, state, batch)
+    for strategy in ('graph', 'recompute', 'segments'):
+        g = [torch.autograd.grad(Seen(strategy, bf16=b)(syn, net, batch), syn.parameters()) for b in (False, True)]
+        off = sum((a - b).square().sum() for a,b in zip(*g)).sqrt()/sum(a.square().sum() for a in g[0]).sqrt()
+        assert 1e-5 < off < .2 and all(v.dtype == torch.float32 for v in g[1])
+    assert all(torch.equal(a, b) for s in seen for a,b in zip(s, seen[0]))
+    assert 'bf16=True' in repr(Unroll(bf16=True)) and 'bf16' not in repr(Unroll())
+    with pytest.raises(ValueError, match='bf16 must be False with compile'): Unroll(bf16=True, compile=True)
+
+def test_judging_in_bfloat16(digits):
+    source,syn = RandomInit(lambda: ConvNet(digits.shape, 10, width=4, depth=2), seed=0),Synthetic.means(digits, epochs=30, lr=.05)
+    a,b = (evaluate(syn, source, digits, 3, progress=False, bf16=v) for v in (False, True))
+    assert abs(a.mean - b.mean) < .02 and a.mean > .2
+    net = syn.train(ConvNet(digits.shape, 10, width=4, depth=2, seed=0))
+    judged = scored(net, digits, bf16=True)
+    assert judged.finite and all(p.dtype == torch.float32 for p in net.parameters())
