@@ -41,14 +41,10 @@ def _net_for(data):
     return dict(name='ConvNet', width=32, depth=max(1, min(3, depth)))
 
 # %% ../nbs/22a_automatic.ipynb #b62e290b
-def _method_for(data, ipc):
+def _method_for(data):
     "The method that 'auto' means, and why."
     if kind_of(data) != 'images': return 'dd','unrolling a whole training is cheap for examples of this kind'
-    if (n := data.groups*ipc) > _MANY:
-        return 'dm',f'for {n} images matching distributions gains more a minute than unrolling a training'
-    return 'dd','unrolling learns images for the training that they will be used in'
-
-_MANY = 50   # stored images: see "Which method"
+    return 'dm','for images it gains more a minute than unrolling a training'
 
 # %% ../nbs/22a_automatic.ipynb #8b0fd133
 def _of_images(data, ipc, formation, method):
@@ -91,7 +87,8 @@ def recipe_for(
     "What to begin with, for any data. Raises BadArgument for a method that the data do not allow."
     check_choice('method', method, METHODS)
     kind,why = kind_of(data),'as asked'
-    if method == 'auto': method,why = _method_for(data, check_count('ipc', ipc))
+    check_count('ipc', ipc)
+    if method == 'auto': method,why = _method_for(data)
     r = replace(family_recipe(method, 'mnist', ipc), name=f'{data.name}-{method}-{ipc}', data=str(name),
                 about=f'{ipc} examples a class of {data.name} by {method}', paper='', net=_net_for(data),
                 n_nets=20)

@@ -98,6 +98,24 @@ def _size(text):
         raise BadArgument('size', text, 'be a number of pixels, or WIDTHxHEIGHT such as 64x48')
     return (sides[1], sides[0]) if len(sides) == 2 else sides[0] or None
 
+# %% ../nbs/22d_distilling.ipynb #001c437f
+_OF_TRAININGS = 'steps','epochs','inner','eta','steplr','bn','labels'   # of how networks train on S
+_OF_UNROLLING = 'window','strategy','compile'                          # and of the way back through that
+
+def _method(o):
+    "The method, and why it is another than `auto` would choose: some options speak of an unrolled training."
+    if o.method != 'auto': return o.method,''
+    said = [k for k in (*_OF_UNROLLING, *_OF_TRAININGS) if vars(o)[k] not in (None, '', False, 'hard')]
+    if o.init != 'random': said.append('init')
+    return ('dd', f'unrolling, as there is --{said[0]}') if said else ('auto', '')
+
+def _check_unrolling(o, recipe):
+    "Raise BadArgument for an option that the method would not look at."
+    for k in _OF_UNROLLING if recipe.objective != 'Unroll' else ():
+        if vars(o)[k] not in (None, False):
+            want = f'be left out for {recipe.objective}, which unrolls nothing'
+            raise BadArgument(k, vars(o)[k], want)
+
 # %% ../nbs/22d_distilling.ipynb #72f8ce2c
 def _line(text):
     "The recipe in a file, in a saved set, or in the text itself."
@@ -113,7 +131,11 @@ def _asked_recipe(o, d):
     for k in ('ipc', 'formation') if o.recipe else ():
         if vars(o)[k] is not None: raise BadArgument(k, vars(o)[k], 'be left out with recipe, which says it')
     if o.recipe: recipe,why = replace(from_line(_line(o.recipe)), data=o.data),'as the recipe says'
-    else: recipe,why = recipe_for(d, o.data, o.method, o.ipc or 1, o.formation)
+    else:
+        method,because = _method(o)
+        recipe,why = recipe_for(d, o.data, method, o.ipc or 1, o.formation)
+        why = because or why
+    _check_unrolling(o, recipe)
     net = net_arguments(o.netargs)
     net = dict(dict(name=o.net) if o.net else recipe.net, **net)
     syn = dict(recipe.syn, **given(steps=o.steps, epochs=o.epochs, lr=o.eta, inner=o.inner))

@@ -327,7 +327,8 @@ def in_steps(
     least:int=20, # examples a step, or all
 ) -> tuple:       # examples a step, passes over all of them
     "Minibatches that divide a set, such that a training takes about so many steps."
-    batch = min(b for b in range(1, n + 1) if n % b == 0 and b >= min(n, max(least, n/steps)))
+    need = min(n, max(least, -(-n//steps)))
+    batch = next(b for b in range(need, n + 1) if n % b == 0)
     return batch,max(1, steps*batch//n)
 
 # %% ../nbs/19a_recipes.ipynb #884bb8a8

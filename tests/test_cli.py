@@ -94,7 +94,7 @@ def test_evaluate_of_what_others_made(ten, tmp_path, here):
     assert a.returncode == b.returncode == 0, a.stderr + b.stderr
     assert re.search(r'Score.*', a.stdout).group() == re.search(r'Score.*', b.stdout).group()
     r = here('dd_evaluate', tmp_path/'peer.pt', '--data', 'digits', '--protocol', 'own')
-    assert r.returncode == 2 and "protocol must be one of plain, tuned, augmented for a set that has no schedule, got 'own'" in r.stderr
+    assert r.returncode == 2 and "protocol must be one of plain, tuned, augmented, hard, expert, anew for a set that has no schedule, got 'own'" in r.stderr
 
 
 def test_evaluate_asks_what_soft_labels_are(ten, tmp_path, here):
@@ -219,8 +219,8 @@ BAD = [
     (('dd_evaluate', 'nowhere.pt', '--data', 'digits'), "there is no file 'nowhere.pt'"),
     (('dd_evaluate', 'nowhere.pt'), 'data must be given'),
     (('dd_evaluate', 'nowhere.pt', '--protocol', 'own'), 'data must be given'),
-    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of own, plain, tuned, augmented, got 'best'"),
-    (('dd_evaluate', 'mnist-fixed-10', '--compare', '--protocol', 'own'), 'protocol must be one of plain, tuned, augmented for --compare'),
+    (('dd_evaluate', 'mnist-fixed-10', '--protocol', 'best'), "protocol must be one of own, plain, tuned, augmented, hard, expert, anew, got 'best'"),
+    (('dd_evaluate', 'mnist-fixed-10', '--compare', '--protocol', 'own'), 'protocol must be one of plain, tuned, augmented, hard, expert, anew for --compare'),
     (('dd_show', 'nowhere.safetensors'), "there is no file 'nowhere.safetensors'"),
     (('dd_reproduce', 'mnist-unfixed'), 'name must be one of'),
     (('dd_reproduce', 'demo', '--poolsize', 4), "poolsize must be left out for 'demo'"),
@@ -262,7 +262,7 @@ def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path, here):
     assert here('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
     assert torch.equal(Synthetic.load(tmp_path/'a.safetensors').images, first.images)
     r = here('dd_distill', *args, '--lr', .2)
-    assert r.returncode == 2 and 'belongs to another run: its lr was 0.02, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
+    assert r.returncode == 2 and 'belongs to another run: its lr was 0.1, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
 
 
 def test_a_policy_for_batchnorm(tmp_path, here):
@@ -538,8 +538,8 @@ def test_a_folder_and_some_seconds_are_enough(discs, tmp_path, here):
     "It says what it took and what it chose, compares, and leaves a set, a picture and a report."
     r = here('dd_distill', discs, '--minutes', .1, *SMALL, '--out', 'd.safetensors', '--quiet', cwd=tmp_path)
     assert r.returncode == 0 and r.stderr == '', r.stderr
-    for said in (f'discs in {discs}: 42 training and 18 test examples of 3x12x18 numbers', '3 classes: b 14, g 14, r 14', 'method Unroll: ',
-                 'recipe {"name": "discs-dd-1"', 'field protocol:', 'own schedule:', '  random real', '  class means', '  herding', '  distilled',
+    for said in (f'discs in {discs}: 42 training and 18 test examples of 3x12x18 numbers', '3 classes: b 14, g 14, r 14', 'method DistributionMatch: for images it gains more a minute',
+                 'recipe {"name": "discs-dm-1"', 'field protocol:', 'own schedule:', '  random real', '  class means', '  herding', '  distilled',
                  'the distilled set ', 'validation ', 'saved d.safetensors, d.png and d.html'):
         assert said in r.stdout, said
     assert sorted(p.name for p in tmp_path.iterdir()) == ['d.html', 'd.png', 'd.safetensors']
@@ -627,3 +627,12 @@ def test_a_set_starts_from_none_of_the_examples_that_choose_it(tmp_path, here):
     x = Synthetic.load(tmp_path/'d.safetensors').images.detach()[0].flatten(1)
     def near(others): return (x[:, None] - others.flatten(1)[None]).norm(dim=2).min(1)[0]
     assert near(v.x_train).max() < 1e-3 and near(v.x_test).min() > 1
+
+
+@pytest.mark.parametrize('option, value', [('--window', 2), ('--epochs', 2), ('--inner', 'adam'), ('--labels', 'softmax'), ('--init', 'fixed'), ('--strategy', 'graph')])
+def test_who_speaks_of_a_training_wants_it_unrolled(tmp_path, here, option, value):
+    r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--iters', 1, '--batch', 8, '--quiet', option, value, cwd=tmp_path)
+    assert r.returncode == 0 and f'method Unroll: unrolling, as there is {option};' in r.stdout, r.stderr + r.stdout
+    if option in ('--window', '--strategy'):
+        r = here('dd_distill', 'digits', '--method', 'dm', option, value, cwd=tmp_path)
+        assert r.returncode == 2 and f'{option[2:]} must be left out for DistributionMatch' in r.stderr
