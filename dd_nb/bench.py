@@ -6,3 +6,4 @@ from .contenders import *
 from .tables import *
 from .budgets import *
 from .probes import *
+from .review import *

@@ -32,7 +32,7 @@ from .checkpoints import forget_run
 from .recipes import OBJECTIVES,RECIPES,get_recipe,with_pool
 from .zoo import baselines,reproduce
 from .harness import machine
-from .tables import families,plot_families,print_families
+from .review import families,plot_families,print_families
 from .bench import BENCHES
 from .shell import Anew,CheckpointFolder,DeviceName,GoingOn,JsonFile,Quiet,Resume,Root,Seed,Zca,apart
 from .shell import begin_run,beside,check_writable,clear_errors,counts,curve_of,device_named,home

@@ -343,21 +343,36 @@ def _merged(method, ipc):
     f['distill'] = dict(dict(batch_size=512, average=.98, every=250, n_eval=3), **f['distill'])
     return f
 
+def _as_formation(f, n, factor):
+    "The same for images that are stored `factor` x `factor` in one; `n` is the number that networks see."
+    batch,epochs = in_steps(n) if f.get('objective', 'Unroll') == 'Unroll' else in_steps(n, 200, 40)
+    syn = dict(f['syn'], ipc=f['syn']['ipc']*f['syn'].pop('steps')*factor**2, steps=1)
+    if f.get('objective', 'Unroll') != 'TrajectoryMatch': syn['epochs'] = epochs
+    return dict(f, start='kmeans', syn=syn, param=dict(name='Formation', factor=factor),
+                minibatch=None if batch == n else batch)
+
+# %% ../nbs/19a_recipes.ipynb #aa72c035
 def family_recipe(
     method:str,          # dd, kip, frepo, dc, dsa, mtt or dm
     data:str='mnist',    # data set
-    ipc:int=1,           # images a class
+    ipc:int=1,           # images a class, as they are stored
+    formation:int=1,     # each stored image holds so many squared
+    width:int=32,        # of the ConvNet; most papers have 128, which wants a GPU
+    n_classes:int=10,    # of the data set
 ) -> Recipe:
-    """A method of the review (Yu et al. 2023), see 16_families, for any ConvNet.
-    Its width is 32 for digits and Fashion-MNIST and 128 for others. The numbers were chosen for width 32, on
-    validation data, at one and ten images a class. Raises BadArgument for another method."""
+    """A method of the review (Yu et al. 2023), see 16_families, for any ConvNet of a width. The numbers were
+    chosen for width 32, on validation data, at one and ten images a class. Raises BadArgument for another
+    method."""
     check_choice('method', method, _FAMILIES)
     f,name = _merged(method, check_count('ipc', ipc)),data.replace('_', '-')
-    width = 32 if data in ('digits', 'mnist', 'fashion_mnist', 'usps') else 128
+    if check_count('formation', formation) > 1: f = _as_formation(f, n_classes*ipc*formation**2, formation)
     whom = f.pop('whom', f'any ConvNet of width {width}')
-    about = f"{ipc} image{'s'*(ipc > 1)} a class of {name} by {f.pop('about')}, for {whom}"
+    held = f', each of which holds {formation**2},'*(formation > 1)
+    about = f"{ipc} image{'s'*(ipc > 1)} a class of {name}{held} by {f.pop('about')}, for {whom}"
+    paper = _published(method, data, ipc) if formation == 1 else ''
+    name += '-formation'*(formation > 1) + f'-w{width}'*(width != 32)
     return Recipe(f'{name}-{method}-{ipc}', about, data, dict(name='ConvNet', width=width), fixed=False,
-                  paper=_published(method, data, ipc), n_nets=5, **f)
+                  paper=paper, n_nets=5, **f)
 
 _add(*(family_recipe(m, data, ipc)
        for data,ipc in (('mnist', 1), ('mnist', 10), ('fashion_mnist', 1)) for m in _FAMILIES))
@@ -370,6 +385,8 @@ def get_recipe(
     Raises BadArgument with the known names."""
     if isinstance(name, Recipe): return name
     if name in RECIPES: return RECIPES[name]
-    m = re.fullmatch(f'(.+)-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name))
-    if m: return family_recipe(m[2], m[1].replace('-', '_'), int(m[3]))
+    m = re.fullmatch(f'(.+?)(-formation)?(-w[1-9][0-9]*)?-({"|".join(_FAMILIES)})-([1-9][0-9]*)', str(name))
+    if m:
+        factor,width = 2 if m[2] else 1,int((m[3] or '-w32')[2:])
+        return family_recipe(m[4], m[1].replace('-', '_'), int(m[5]), factor, width)
     return RECIPES[check_choice('name', name, RECIPES)]

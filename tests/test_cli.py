@@ -544,7 +544,7 @@ def test_a_folder_and_some_seconds_are_enough(discs, tmp_path, here):
         assert said in r.stdout, said
     assert sorted(p.name for p in tmp_path.iterdir()) == ['d.html', 'd.png', 'd.safetensors']
     syn = Synthetic.load(tmp_path/'d.safetensors')
-    assert syn.meta['data']['place'] == str(discs) and syn.meta['compared']['field protocol']['distilled']['networks'] == 5
+    assert syn.meta['data']['place'] == str(discs) and syn.meta['compared']['field protocol']['distilled']['networks'] >= 2
     assert 'Was it worth it?' in (tmp_path/'d.html').read_text()
     # it is known from elsewhere, and the recipe that was printed can be given again
     r2 = here('dd_evaluate', tmp_path/'d.safetensors', '--nets', 2, cwd='/')

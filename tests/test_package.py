@@ -20,10 +20,10 @@ rooms = sorted(p.stem for p in (root/'dd_nb').glob('*.py') if p.stem not in ('__
 import_order = '''core rules tasks parametrise normalise data pictures readers rows sources objects augment networks synthetic starts format folders export files
     batchnorm layers structure penultimate guard speed train ordinary objective choice unrolling gradcheck ranks inits
     pools linear adaptation poisoning soft_labels text kernel gradient_matching frozen trajectory_matching distribution_matching
-    families coresets evaluation relabel protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets probes
+    families coresets evaluation relabel protocols ranking checkpoints distillation recipes zoo harness speed_bench contenders tables budgets probes review
     bench widgets automatic report shell distilling cli all'''.split()
 
-bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets', 'probes'   # out of the star: dd_nb.bench gathers them
+bench_rooms = 'harness', 'speed_bench', 'contenders', 'tables', 'budgets', 'probes', 'review'   # out of the star: dd_nb.bench gathers them
 
 # Cells that no test runs, as (notebook, first line of code). Only cells that install something or need a GPU may be among them.
 skipped_cells = set()

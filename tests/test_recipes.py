@@ -38,7 +38,12 @@ def test_recipes(method, monkeypatch, tmp_path):
     for name in (f'mnist-{method}-1', f'mnist-{method}-10', f'fashion-mnist-{method}-1'): assert RECIPES[name] == get_recipe(name)
     for ipc in (1, 10, 50, 7):
         r = get_recipe(f'cifar10-{method}-{ipc}')
-        assert r.syn['ipc']*r.syn['steps'] == ipc and r.net['width'] == 128 and r.data == 'cifar10'
+        assert r.syn['ipc']*r.syn['steps'] == ipc and r.net['width'] == 32 and r.data == 'cifar10'
+        wide, four = get_recipe(f'cifar10-w128-{method}-{ipc}'), get_recipe(f'cifar10-formation-{method}-{ipc}')
+        assert replace(wide, name=r.name, about=r.about, net=r.net) == r and wide.net['width'] == 128
+        assert four.syn['ipc'] == 4*ipc and four.syn['steps'] == 1 and four.param['factor'] == 2 and not four.paper
+    flat, four = (recipe_start(replace(r, data='digits'), load_data('digits')) for r in (family_recipe(method, 'digits', 2), family_recipe(method, 'digits', 2, formation=2)))
+    assert len(flat) == 20 and len(four) == 80 and four.bytes_by_part()['images'] == flat.bytes_by_part()['images']
     small = replace(family_recipe(method, 'digits', 1), name='small', size=8, net=dict(name='ConvNet', width=4, depth=1), syn=dict(family_recipe(method, 'digits', 1).syn, epochs=3), n_nets=2)
     if small.experts: small = replace(small, experts=dict(n=2, records=3, every=2), unroll=dict(span=1, max_start=2, epochs=5))
     if small.unroll.get('window'): small = replace(small, unroll=dict(small.unroll, window=2))

@@ -6,8 +6,8 @@ import pytest
 
 from dd_nb.data import load_data
 from dd_nb.protocols import PROTOCOLS,Protocol
-from dd_nb.tables import (BN_KINDS, BN_ROWS, JUDGED, NORM_ROWS, _bn_cost, architectures, batchnorm, coresets, families, judge, plot_families, poisoning,
-                          print_architectures, print_batchnorm, print_coresets, print_families, print_judge, print_poisoning)
+from dd_nb.review import families, plot_families, print_families
+from dd_nb.tables import (BN_KINDS, BN_ROWS, JUDGED, NORM_ROWS, _bn_cost, architectures, batchnorm, coresets, judge, poisoning, print_architectures, print_batchnorm, print_coresets, print_judge, print_poisoning)
 from dd_nb.recipes import RECIPES,Recipe
 from dd_nb.zoo import list_zoo
 
@@ -123,3 +123,23 @@ def test_families(monkeypatch, tmp_path, capsys):
     print_families(out)
     assert 'digits, 1 a class' in capsys.readouterr().out
     assert len(plot_families(out).axes) == 6
+
+
+def test_the_same_labels_for_every_row(monkeypatch, tmp_path, capsys):
+    "Rows that store four images in one, and a column whose labels are an expert's: one expert for the table."
+    import dd_nb.protocols as p
+    made = []
+    train = p.train_expert
+    monkeypatch.setattr(p, 'train_expert', lambda *a, **kw: made.append(1) or train(*a, **dict(kw, epochs=1)))
+    monkeypatch.setitem(PROTOCOLS, 'plain', Protocol(epochs=2))
+    monkeypatch.setitem(PROTOCOLS, 'expert', Protocol(epochs=2, labels='expert'))
+    kw = dict(folder=tmp_path, progress=False, tables=(('digits', 1),), methods=('dm', 'dm formation'), archs={}, nets=dict(plain=1, expert=1), repeats=0, seeds={},
+              kinds=('real', 'means', 'kcenter', 'kmeans formation'), iters=2, every=1, n_eval=1, batch_size=32)
+    out = families(**kw)
+    t, = out['tables']
+    assert list(t['rows']) == ['random real', 'class means', 'k-center', 'k-means centres, formation', 'dm', 'dm formation'] and made == [1] and 0 < t['whole'] <= 1
+    four, flat = t['rows']['dm formation'], t['rows']['dm']
+    assert four['recipe'] == 'digits-formation-dm-1' and flat['bytes'] < four['bytes'] < 1.05*flat['bytes'] and all(set(r['accuracy']) == {'plain', 'expert'} for r in t['rows'].values())
+    print_families(out)
+    assert 'trained on all of it' in capsys.readouterr().out
+    with pytest.raises(ValueError, match='methods'): families(**dict(kw, methods=('dm basis',)))

@@ -696,7 +696,7 @@ def part_families(ctx):
     data = real_data(ctx, 'cifar10')
     for m in ('mtt', 'kip') if ctx.dry else ('dd', 'dm', 'dc', 'dsa', 'mtt', 'frepo', 'kip'):
         def one(m=m):
-            r = family_recipe(m, 'cifar10', 10)
+            r = family_recipe(m, 'cifar10', 10, width=128)
             if ctx.toy: r = replace(r, net=dict(name='ConvNet', width=4))
             if r.experts: r = replace(r, experts={**r.experts, 'n': 1 if ctx.toy else 2, **({'every': 1, 'records': 12} if ctx.toy else {})})
             with torch.device('cpu'): start = recipe_start(r, data, 0)
