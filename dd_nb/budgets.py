@@ -44,6 +44,7 @@ def budget_recipe(
     if row == 'basis': param = dict(param, k=_basis_of(data.n_classes*ipc*d, n, d))
     syn,batch = dict(base.syn, ipc=ipc*many, steps=1),None
     if method == 'dd': batch,syn['epochs'] = in_steps(n)
+    elif n > 200: batch,syn['epochs'] = in_steps(n, 200, 40)   # to choose by: all at once would take minutes
     how = dict(base.distill, iters=iters, every=max(1, iters//2))
     return replace(base, name=f'{base.data}-{row}-{method}-{ipc}', net=net or base.net, syn=syn, param=param,
                    distill=how, minibatch=None if batch in (None, n) else batch)
