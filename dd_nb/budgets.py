@@ -112,20 +112,19 @@ BENCHES['budgets'] = budgets,print_budgets
 
 # %% ../nbs/20d_budgets.ipynb #1cfac2b1
 def plot_budgets(out:dict):
-    "The result of `budgets`: a picture for each table, a bar for each row, a colour for each method."
+    "The result of `budgets`: a picture for each table, a point with its interval for each row and method."
     import matplotlib.pyplot as plt
-    fig,axs = plt.subplots(1, len(out['tables']), figsize=(3.2*len(out['tables']), 2.6), layout='constrained',
-                           squeeze=False)
+    n = len(out['tables'])
+    fig,axs = plt.subplots(1, n, figsize=(3.4*n, 2.8), layout='constrained', squeeze=False)
     plt.close(fig)
     for ax,t in zip(axs[0], out['tables']):
-        wide = .8/len(t['methods'])
-        for j,(m,rows) in enumerate(t['methods'].items()):
-            at = [i + wide*j for i in range(len(rows))]
-            mean,std = ([100*r['score'][k] for r in rows.values()] for k in ('mean', 'std'))
-            ax.barh(at, mean, .95*wide, xerr=std, label=m)
-        ax.set(yticks=[i + .4 - wide/2 for i in range(len(rows))], xlabel='test accuracy, %',
-               title=f"{t['data']}, {t['ipc']} a class")
+        for j,((m,rows),c) in enumerate(zip(t['methods'].items(), ('#0072B2', '#D55E00'))):
+            at = [i + .15*(2*j - 1) for i in range(len(rows))]
+            mean,half = ([100*(r['score'][k] or 0) for r in rows.values()] for k in ('mean', 'half'))
+            ax.errorbar(mean, at, xerr=half, fmt='os'[j], color=c, ms=4, label=m)
+        ax.set(yticks=range(len(rows)), xlabel='test accuracy, %', title=f"{t['data']}, {t['ipc']} a class")
         ax.set_yticklabels(list(rows))
         ax.invert_yaxis()
-    axs[0][0].legend()
+        ax.grid(alpha=.3)
+    fig.legend(*axs[0][0].get_legend_handles_labels(), loc='outside upper right', ncols=2, fontsize=8)
     return fig
