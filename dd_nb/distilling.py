@@ -126,6 +126,7 @@ def _line(text):
     if not made: raise BadArgument('recipe', text, 'be a set that says by which recipe it was made')
     return js.dumps(made)
 
+# %% ../nbs/22d_distilling.ipynb #00aa25e9
 def _asked_recipe(o, d):
     "The recipe for the data, with what the options say in its place; and why its method was chosen."
     for k in ('ipc', 'formation') if o.recipe else ():

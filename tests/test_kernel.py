@@ -10,7 +10,7 @@ import dd_nb.soft_labels  # noqa: F401 - it gives S soft labels
 from dd_nb.data import split_validation
 from dd_nb.distillation import distill
 from dd_nb.inits import RandomInit
-from dd_nb.kernel import FeatureRidge, KernelRidge, centred, fc_kernel, ridge
+from dd_nb.kernel import analytic_set, centred, FeatureRidge, KernelRidge, centred, fc_kernel, ridge
 from dd_nb.networks import MLP
 from dd_nb.pools import AgingPool
 from dd_nb.synthetic import Synthetic
@@ -102,3 +102,28 @@ def test_frepo_with_a_pool(data):
     source = AgingPool(RandomInit(lambda: smooth(data, None)), size=2, max_age=5, lr=.01, inner='adam')
     history = distill(syn, source, data, FeatureRidge(), iters=30, lr=.02, n_valid=100, every=15, n_eval=1, progress=False)
     assert history.loss[-1] < history.loss[1] and history.skipped == 0
+
+
+@pytest.mark.parametrize('classes', [2, 3, 10])
+def test_a_set_by_a_formula(classes):
+    "One image a class, with hard labels, on which linear ridge regression ends where it ends on all of T, to the last digits."
+    g = torch.Generator().manual_seed(classes)
+    x,y = torch.randn(300, 3, 4, 2, generator=g, dtype=torch.float64),torch.arange(300) % classes
+    x = x + torch.randn(classes, 3, 4, 2, generator=g, dtype=torch.float64)[y]
+    new = torch.randn(50, 24, generator=g, dtype=torch.float64)
+    flat = x.flatten(1)
+    for reg,reg_s in ((1e-2, 1e-6), (.1, 1e-3), (1e-4, 1e-8)):
+        whole = ridge(flat @ flat.T, new @ flat.T, centred(y, classes, torch.float64), reg)
+        s = analytic_set(x, y, classes, reg, reg_s)
+        assert s.shape == (classes, 3, 4, 2)
+        s = s.flatten(1)
+        few = ridge(s @ s.T, new @ s.T, centred(torch.arange(classes), classes, torch.float64), reg_s)
+        assert (few - whole).abs().max() < 1e-8*whole.abs().max()
+    with pytest.raises(ValueError, match='reg_s must be smaller, got 30'): analytic_set(x, y, classes, reg_s=30)
+
+def test_a_set_by_a_formula_for_few_examples():
+    "Fewer examples than numbers, single precision: the ridge keeps it solvable."
+    x,y = torch.randn(12, 1, 28, 28, generator=torch.Generator().manual_seed(0)),torch.arange(12) % 3
+    s = analytic_set(x, y, 3).flatten(1)
+    p = ridge(s @ s.T, x.flatten(1).double() @ s.T, centred(torch.arange(3), 3, torch.float64), 1e-6)
+    assert torch.equal(p.argmax(1), y)
