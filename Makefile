@@ -4,7 +4,7 @@
 # make soak       kills, hostile files, random configurations and layouts by the hundred, under 15 minutes; cut off, it goes on
 # make gpu        what one GPU can show of it, in eight minutes: out/gpu/gpu.json; DRY_RUN=1 walks through all of it on a CPU
 # make gpu-data   pack the data that this takes into .gpu, for a machine that has no network
-# make prepare    after editing a notebook: export the code, clean the notebooks, render the README
+# make prepare    after editing a notebook: export the code, clean the notebooks, render README.md and LEADERBOARD.md
 # make site       the notebooks and every public name as web pages, in _site
 # make docs       the same by nbdev and Quarto, in _docs (needs Quarto)
 # make clean      remove what the other targets made, .venv excepted

@@ -17,7 +17,7 @@ from .data import split_validation
 from .speed import hypergradients
 from .families import FAMILIES
 from .coresets import coreset
-from .evaluation import Score,evaluate,tune_lr
+from .evaluation import Score,evaluate,lead,tune_lr
 from .protocols import benchmark,get_protocol
 from .distillation import StopDistill
 from .recipes import Recipe,family_recipe,in_steps,recipe_objective,recipe_source,recipe_start
@@ -222,7 +222,7 @@ def with_best_rate(
     seed:int=0,      # of networks and split
 ):                   # the set with that step size
     "The set with the step size that is best for it, of RATES, on a validation split."
-    return tune_lr(syn, source, data, lrs=RATES, n_nets=2, seed=seed, progress=False)
+    return tune_lr(syn, source, data, lrs=RATES, n_nets=1, seed=seed, progress=False)
 
 def _scheduled(sets, recipe, data, source, seed):
     "Sets with the schedule of a recipe and the step size that is best for them."
@@ -236,14 +236,14 @@ def _scheduled(sets, recipe, data, source, seed):
 
 # %% ../nbs/22a_automatic.ipynb #27524207
 def _nets_in(seconds, sets, data, source, protocol):
-    "Networks a row, from two to five, that can be trained by a protocol in two thirds of a time."
+    "Networks a row, from three to five, that can be trained by a protocol in two thirds of a time."
     p,syn = get_protocol(protocol),sets['distilled'][0]
     def of(epochs): return timed(lambda: benchmark(syn, data, source, replace(p, epochs=epochs), 1))[1]
     of(1)
     once,thrice = of(1),of(3)
     epoch = max(0., thrice - once)/2   # of a set of this size; the rest is the judge's
     rows = [epoch*p.n_epochs*len(each[0])/len(syn) + max(0., once - epoch) for each in sets.values()]
-    return int(min(5, max(2, .67*seconds/sum(rows))))
+    return int(min(5, max(3, .67*seconds/sum(rows))))
 
 # %% ../nbs/22a_automatic.ipynb #72fac003
 def compared(
@@ -251,7 +251,7 @@ def compared(
     recipe:Recipe,    # by which it was made
     data,             # its data: the test split is the judge
     seed:int=0,       # of networks and choices
-    nets:int|None=None,     # networks a row; None: two to five, as many as fit into `seconds`
+    nets:int|None=None,     # networks a row; None: three to five, as many as fit into `seconds`
     protocol='plain', # of 17b_protocols
     seconds:float=180.,     # that the comparison may take, roughly
     tick=None,        # called with the name of each row before it is judged
@@ -277,10 +277,9 @@ def verdict(
     "Whether the distilled set is better than all others, beyond the interval of the difference."
     ours,others = scores['distilled'],{k: s for k,s in scores.items() if k != 'distilled'}
     best = max(others, key=lambda k: others[k].mean)
-    lead = ours.mean - others[best].mean
-    half = math.hypot(*(0 if math.isnan(h := s.half) else h for s in (ours, others[best])))
-    if ours.task == 'classes': by = f'{100*abs(lead):.1f} points (95 % interval +- {100*half:.1f})'
-    else: by = f'{abs(lead):.3f} {TASKS[ours.task].measure} (95 % interval +- {half:.3f})'
-    if lead > half: return True,f'the distilled set is better than {best}, the best of the others, by {by}'
-    if lead > 0: return False,f'the distilled set leads {best} by {by}, which may be chance'
+    ahead,half = lead(ours, others[best])
+    if ours.task == 'classes': by = f'{100*abs(ahead):.1f} points (95 % interval +- {100*half:.1f})'
+    else: by = f'{abs(ahead):.3f} {TASKS[ours.task].measure} (95 % interval +- {half:.3f})'
+    if ahead > half: return True,f'the distilled set is better than {best}, the best of the others, by {by}'
+    if ahead > 0: return False,f'the distilled set leads {best} by {by}, which may be chance'
     return False,f'the distilled set is not better: {best} leads it by {by}'

@@ -202,7 +202,7 @@ def _distil(o, device):
     if not checkpoint: forget_run(kept)
 
 # %% ../nbs/22d_distilling.ipynb #7b481f9f
-_COMPARING = .3   # of the time
+_COMPARING = .4   # of the time
 
 def _planned(o, recipe, d, kept, begun):
     """The recipe with as many outer steps as the time allows, and the seconds that they may take; None for

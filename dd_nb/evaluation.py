@@ -68,14 +68,32 @@ class Score:
 @patch(as_prop=True)
 def half(self:Score) -> float:
     "Half of the mean's 95 % interval: over the sets, where there are several, else over the networks."
-    k = len(self.all)//self.sets
-    def of_set(i): return statistics.mean(self.all[i*k:(i+1)*k])
-    return interval([of_set(i) for i in range(self.sets)] if self.sets > 1 else self.all)[1]
+    return interval(_draws(self))[1]
+
+def _draws(score):
+    "What the chance of a mean is in: the means of the sets, where there are several, else of the networks."
+    k = len(score.all)//score.sets
+    def of_set(i): return statistics.mean(score.all[i*k:(i+1)*k])
+    return [of_set(i) for i in range(score.sets)] if score.sets > 1 else list(score.all)
 
 @patch(as_prop=True)
 def balanced(self:Score) -> float|None:
     "Mean balanced accuracy, where it was measured."
     return sum(self.all_balanced)/len(self.all_balanced) if self.all_balanced else None
+
+# %% ../nbs/17_evaluate.ipynb #6064a039
+def lead(
+    a:Score,
+    b:Score,
+) -> tuple[float,float]: # how far the first mean is ahead, and half of the 95 % interval of that
+    "The difference of two means, by Welch's test: their spreads need not be alike."
+    from scipy.stats import ttest_ind
+    x,y = _draws(a),_draws(b)
+    ahead = a.mean - b.mean
+    if min(len(x), len(y)) < 2: return ahead,math.nan
+    if max(map(statistics.stdev, (x, y))) == 0: return ahead,0.
+    ends = ttest_ind(x, y, equal_var=False).confidence_interval(.95)
+    return ahead,float(ends.high - ends.low)/2
 
 # %% ../nbs/17_evaluate.ipynb #b9507360
 @patch(as_prop=True)

@@ -1,4 +1,7 @@
 "The judge."
+import math
+import statistics
+
 import pytest
 import torch
 
@@ -133,3 +136,18 @@ def test_networks_are_stacked_where_they_are_alike():
         def forward(self, x): return self.a(x) + self.b(x)
     x,branching = torch.randn(6, 4),functional(Branching())
     assert alike([branching]*2) and not alike([branching]*2, x) and alike([functional(Own())]*2, x) and alike([small]*2, x)
+
+
+def test_the_lead_of_one_score_over_another():
+    "Welch's interval, over sets where there are several."
+    from scipy.stats import t
+
+    from dd_nb.evaluation import lead
+    a,b = (.5, .52, .48, .51),(.4, .3, .5)
+    ahead,half = lead(Score(a), Score(b))
+    va,vb = statistics.variance(a)/4,statistics.variance(b)/3
+    df = (va + vb)**2/(va**2/3 + vb**2/2)
+    assert abs(ahead - (statistics.mean(a) - .4)) < 1e-12 and abs(half - t.ppf(.975, df)*(va + vb)**.5) < 1e-9
+    sets = Score((.5, .6, .3, .4), sets=2)
+    assert abs(lead(sets, Score(b))[1] - lead(Score((.55, .35)), Score(b))[1]) < 1e-12
+    assert math.isnan(lead(Score((.5,)), Score(b))[1]) and lead(Score((.5, .5)), Score((.4, .4))) == (pytest.approx(.1), 0.)

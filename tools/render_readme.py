@@ -1,4 +1,4 @@
-"""Render nbs/index.ipynb as README.md: `python tools/render_readme.py` (no Quarto needed).
+"""Render nbs/index.ipynb as README.md, and nbs/25_leaderboard.ipynb as LEADERBOARD.md: `python tools/render_readme.py` (no Quarto needed).
 
 Hidden cells and `#|` lines are left out, pictures keep their alt text (`#| fig-alt:` for one that a cell has drawn),
 and links are made to work from the repository's root.
@@ -13,7 +13,8 @@ root = Path(__file__).resolve().parent.parent
 settings = ConfigParser(delimiters=['='])
 settings.read(root/'settings.ini', encoding='utf-8')
 on_the_web = '{git_url}/blob/{branch}/'.format(**settings['DEFAULT'])   # how the site's pages link to files outside nbs/
-note = '<!-- Rendered from nbs/index.ipynb by `make readme`: edit the notebook, not this file. -->'
+note = '<!-- Rendered from nbs/{} by `make readme`: edit the notebook, not this file. -->'
+PAGES = {'README.md': root/'nbs'/'index.ipynb', 'LEADERBOARD.md': root/'nbs'/'25_leaderboard.ipynb'}
 directive = re.compile(r'^#\s*\|\s*([\w-]+):?[ \t]*(.*)\n?', re.M)
 
 
@@ -50,7 +51,7 @@ def output(out, name, alt, pictures):
 
 def render(path=root/'nbs'/'index.ipynb'):
     "The text of README.md, and the pictures stored in the notebook `path` as {path beside the notebook: bytes}."
-    parts, pictures = [note], {}
+    parts, pictures = [note.format(path.name)], {}
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown': parts.append(source)
@@ -61,14 +62,15 @@ def render(path=root/'nbs'/'index.ipynb'):
         if code.strip() and flags.get('echo') != 'false': parts.append(fenced(code, 'python'))
         if flags.get('output') == 'false': continue
         alt = flags.get('fig-alt', 'the picture that the cell above draws').strip('"\'')
-        parts += [output(out, f"images/index-{cell['id']}-{i}", alt, pictures) for i, out in enumerate(cell['outputs'])]
+        parts += [output(out, f"images/{path.stem}-{cell['id']}-{i}", alt, pictures) for i, out in enumerate(cell['outputs'])]
     lines = '\n\n'.join(p.strip() for p in parts if p.strip()).splitlines()
     return relink('\n'.join(line.rstrip() for line in lines)) + '\n', pictures
 
 
 if __name__ == '__main__':
-    text, pictures = render()
-    for path, data in pictures.items():
-        (root/'nbs'/path).parent.mkdir(exist_ok=True)
-        (root/'nbs'/path).write_bytes(data)
-    (root/'README.md').write_text(text, encoding='utf-8')
+    for page, notebook in PAGES.items():
+        text, pictures = render(notebook)
+        for path, data in pictures.items():
+            (root/'nbs'/path).parent.mkdir(exist_ok=True)
+            (root/'nbs'/path).write_bytes(data)
+        (root/page).write_text(text, encoding='utf-8')
