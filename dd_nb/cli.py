@@ -30,12 +30,12 @@ from .relabel import RELABELS
 from .protocols import ARCHS,PROTOCOLS,benchmark,expert_for,get_protocol,net_source,plot_scores
 from .checkpoints import forget_run
 from .recipes import OBJECTIVES,RECIPES,get_recipe,with_pool
-from .zoo import baselines,reproduce
+from .zoo import baselines,curve_of,reproduce
 from .harness import machine
 from .review import families,plot_families,print_families
 from .bench import BENCHES
 from .shell import Anew,CheckpointFolder,DeviceName,GoingOn,JsonFile,Quiet,Resume,Root,Seed,Zca,apart
-from .shell import begin_run,beside,check_writable,clear_errors,counts,curve_of,device_named,home
+from .shell import begin_run,beside,check_writable,clear_errors,counts,device_named,home
 from .shell import load_set,net_arguments,option_data,own_folder,subject,write_json,write_picture
 from .shell import write_png
 from .distilling import dd_distill   # noqa: F401

@@ -29,12 +29,13 @@ from .evaluation import Score,evaluate
 from .checkpoints import Interrupted,forget_run
 from .distillation import distill
 from .recipes import net_maker,recipe_objective,recipe_source,recipe_start
+from .zoo import curve_of
 from .harness import machine
 from .automatic import METHODS,InTime,as_line,compared,from_line,in_seconds,recipe_for,verdict
 from .automatic import with_best_rate
 from .report import write_report
 from .shell import Anew,CheckpointFolder,DeviceName,GoingOn,JsonFile,Quiet,Resume,Root,Seed,Zca,apart
-from .shell import begin_run,beside,check_writable,clear_errors,counts,curve_of,device_named,given,home
+from .shell import begin_run,beside,check_writable,clear_errors,counts,device_named,given,home
 from .shell import in_groups,net_arguments,option_data,own_folder,subject,write_json,write_picture
 
 # %% ../nbs/22d_distilling.ipynb #2a08114e

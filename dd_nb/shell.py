@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/22c_shell.ipynb #b1e60f98
-import math,os,sys,tempfile,warnings
+import os,sys,tempfile,warnings
 import json as js
 from contextlib import contextmanager,nullcontext
 from functools import wraps
@@ -139,11 +139,6 @@ def load_set(name):
     return Synthetic.load(name)
 
 def given(**options): return {k: v for k,v in options.items() if v is not None}
-
-def curve_of(history):
-    "The curve of a run as JSON holds it."
-    def finite(vs): return [None if math.isnan(v) else v for v in vs]
-    return {k: finite(getattr(history, k)) for k in ('it', 'seconds', 'accuracy', 'mean_accuracy')}
 
 # %% ../nbs/22c_shell.ipynb #49f553f8
 try: from fastcore.script import Param   # fastcore 1
