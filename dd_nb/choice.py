@@ -67,9 +67,11 @@ class Pick:
     graph:int
     states:int
     budget:int
+    kept:int=0   # of 'hybrid': how many of the last steps keep their graphs
     def __str__(self):
         mb = ' '.join(f'{k} {v/2**20:,.0f} MB,' for k,v in (('graphs', self.graph), ('states', self.states)))
-        return f'{self.strategy} ({self.steps} steps: {mb} budget {self.budget/2**20:,.0f} MB)'
+        kept = f' of {self.kept} graphs' if self.kept else ''
+        return f'{self.strategy}{kept} ({self.steps} steps: {mb} budget {self.budget/2**20:,.0f} MB)'
 
 # %% ../nbs/06h_choice.ipynb #24ac3c46
 def pick_strategy(
@@ -89,9 +91,11 @@ def pick_strategy(
     else: graph = _graph_bytes(step, s, batch)
     states = sum(v.nbytes for v in s.tensors())
     budget = int(free_memory(batch[0].device)/4 if memory is None else min(memory, 2**62))
-    if graph*steps <= budget and not compile: name = 'graph'
-    else: name = 'recompute' if graph + states*steps <= budget else 'segments'
-    return Pick(name, steps, graph*steps, states*steps, budget)
+    kept = 0 if compile else max(0, min(steps, (budget - states*steps)//max(1, graph)))
+    if graph*steps <= budget and not compile: name,kept = 'graph',0
+    elif kept > 1: name = 'hybrid'
+    else: name,kept = 'recompute' if graph + states*steps <= budget else 'segments',0
+    return Pick(name, steps, graph*steps, states*steps, budget, kept)
 
 # %% ../nbs/06h_choice.ipynb #8cfb76d3
 class Auto:
@@ -100,7 +104,7 @@ class Auto:
         memory:float|None=None,  # budget in bytes; by default a quarter of what is free
     ): self.memory,self.picks,self.pick = memory,{},None
 
-    def resolve(self, syn, state, steps:int, compile=False, augment=None) -> str:
+    def resolve(self, syn, state, steps:int, compile=False, augment=None) -> Pick:
         "The strategy for so many steps."
         bytes_of_weights = sum(v.nbytes for v in state.params.values())
         examples = list(syn.dims),None if syn.order is None else list(syn.order.shape)
@@ -109,7 +113,7 @@ class Auto:
         if key not in self.picks:
             self.picks[key] = pick_strategy(syn, state, self.memory, steps, compile, augment)
         self.pick = self.picks[key]
-        return self.pick.strategy
+        return self.pick
 
     def state_dict(self) -> dict:
         "What it has settled on."

@@ -342,7 +342,7 @@ def dd_distill(
     steplr:float=None,        # outer learning rate of the raw step sizes
     labellr:float=None,       # outer learning rate of learned labels
     nets:int=None,            # networks an outer step
-    strategy:str=None,        # what is kept: auto (by memory), graph, recompute or segments; same gradient
+    strategy:str=None,        # what is kept: auto, graph, hybrid, recompute or segments; same gradient
     window:int=None,          # differentiate through so many inner steps only (an approximation); 0: all
     compile:store_true=False, # compile the inner steps: a minute at the start, faster from then on
     skip:store_true=False,    # leave out image files that cannot be read

@@ -8,6 +8,7 @@ __all__ = ['STRATEGIES', 'unroll', 'adjoint_norms', 'Unroll']
 # %% ../nbs/06_unroll.ipynb #c7f4e2d1
 import math
 from dataclasses import dataclass,replace
+from functools import partial
 
 import torch
 from fastcore.basics import patch
@@ -23,7 +24,7 @@ from .guard import leaves_of
 from .speed import compiled,in_bf16,real_loss
 from .train import Schedule,Step,check_start,prepared,ready
 from .objective import Objective
-from .choice import Auto,Pick
+from .choice import Auto,Pick,pick_strategy
 
 # %% ../nbs/06_unroll.ipynb #76e10040
 class Graph:
@@ -203,6 +204,23 @@ class Segments(Recompute):
     "Keep every root-of-T-th state; rebuild the states between two of them, then as `Recompute`."
     def gap(self, steps): return math.ceil(math.sqrt(steps))
 
+class Hybrid(Recompute):
+    "The last steps as `Graph`, those before them as `Recompute`."
+    def __init__(self,
+        kept:int,               # how many of the last steps keep their graphs
+        offload:bool=False,     # keep the states of the others in CPU memory
+    ):
+        super().__init__(offload)
+        self.kept = kept
+
+    def through(self, step, state, schedule, start, times, extras=()) -> dict:
+        "As `Graph.through`."
+        cut = max(start, times[-1] - self.kept)
+        if cut == start: return Graph().through(step, state, schedule, start, times)
+        early = sorted({cut, *(t for t in times if t < cut)})
+        states = super().through(step, state, schedule, start, early, extras)
+        return states | Graph().through(step, states[cut], schedule, cut, times)
+
 # %% ../nbs/06_unroll.ipynb #f1b90299
 def _enclosed(step, state, x):
     """Learned tensors that a step uses though they are none of its inputs: what an augmentation or a network
@@ -230,7 +248,7 @@ def _enclosed(step, state, x):
     return found
 
 # %% ../nbs/06_unroll.ipynb #4e2ffdb3
-STRATEGIES = ('auto', 'graph', 'recompute', 'segments')
+STRATEGIES = ('auto', 'graph', 'hybrid', 'recompute', 'segments')
 
 # %% ../nbs/06_unroll.ipynb #6d4b93a4
 PLACES = ('random', 'last')
@@ -273,7 +291,7 @@ def unroll(
     syn:Synthetic,           # S
     state:State,             # theta_0; gradients reach its tensors too if they require grad
     terminal,                # function of the final `State` (with `at`: of a list of states) to a scalar
-    strategy='auto',         # 'graph', 'recompute', 'segments', or 'auto', or an `Auto` that remembers
+    strategy='auto',         # one of STRATEGIES, or an `Auto` that remembers
     window:'int|tuple|None'=None, # differentiate through so many steps only, or from one step to another
     place:str='random',      # of the window: 'random' (and training ends where it ends), or the 'last' steps
     at=None,                 # inner steps, 0..T, whose states `terminal` is given; by default the last
@@ -295,12 +313,19 @@ def unroll(
     s,t0,end = asked.window_of(s, begin, T)
     times = asked.times(begin, T, end)
     if strategy == 'auto': strategy = Auto(memory)
-    if isinstance(strategy, Auto): strategy = strategy.resolve(syn, state, end - t0, compile, augment)
+    kept = end - t0
+    if isinstance(strategy, Auto):
+        pick = strategy.resolve(syn, state, end - t0, compile, augment)
+        strategy,kept = pick.strategy,pick.kept
+    elif strategy == 'hybrid':
+        fits = memory and pick_strategy(syn, state, memory, end - t0, augment=augment).kept
+        kept = fits or -(-kept//4)
     for t in range(begin, t0): s = step(s, *schedule[t]).detached()
     states,todo = {t0: s},sorted({t for t in times if t > t0})
     if todo and strategy == 'graph': states |= Graph().through(step, s, schedule, t0, todo)
     elif todo:
-        way = Recompute(offload) if strategy == 'recompute' else Segments(offload)
+        ways = dict(recompute=Recompute, segments=Segments, hybrid=partial(Hybrid, kept))
+        way = ways[strategy](offload)
         extras = _enclosed(step, s, schedule[0][0])
         states |= way.through(step, s, schedule, t0, todo, extras)
     states = [ready(syn, replace(states[t], seed=state.seed)) for t in times]
@@ -425,7 +450,7 @@ def _check(self:Asked):
         if not whole: raise BadType('window', self.window, 'be a number of steps, or first and last of two')
     elif self.window is not None: check_count('window', self.window)
     check_choice('place', self.place, PLACES)
-    if self.compile and self.strategy == 'graph':
+    if self.compile and self.strategy in ('graph', 'hybrid'):
         raise BadArgument('strategy', self.strategy, "be 'auto', 'recompute' or 'segments' with compile=True")
     if self.at is None: return
     if not isinstance(self.at, (list, tuple, range)) or not all(map(is_whole, self.at)):

@@ -338,7 +338,7 @@ def test_constants_of_the_inner_rule_are_learned(blobs, tmp_path):
     with pytest.raises(ValueError, match="learn must name some of images, lrs, inner.momentum"): Synthetic.noise(blobs.shape, 3, learn=('inner.eps',))
 
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 def test_gradients_of_constants_and_of_what_belongs_to_others(blobs, strategy, check_against_differences):
     from dd_nb.rules import layer_rates, loss_fn
     from dd_nb.structure import functional

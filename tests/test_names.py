@@ -33,7 +33,7 @@ for start in (Synthetic.real, Synthetic.means, Synthetic.kmeans): assert start(d
 history = distill(syn, fixed, data, objective=Unroll(), iters=4, batch_size=32, progress=False, seed=0)
 assert history.it[-1] == 4
 distill(syn, source, data, iters=2, batch_size=32, device='cpu', dtype=torch.float64, cbs=[Recorder()], progress=False)
-for strategy in ('auto', 'graph', 'recompute', 'segments'):
+for strategy in ('auto', 'graph', 'hybrid', 'recompute', 'segments'):
     objective = Unroll(strategy=strategy, window=None, compile=False)
     loss = objective(syn, source.draw(1)[0].to(dtype=torch.float64), data.to(dtype=torch.float64).batch(16))
     assert loss.dim() == 0

@@ -134,7 +134,7 @@ def test_an_attribute_that_is_called_spec(data, tmp_path):
     assert evaluate(again, stored_source(again, net), data).mean == evaluate(syn, FixedInit(net), data).mean
 
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 @pytest.mark.parametrize('inner', ['sgd', 'momentum', 'adam'])
 def test_frozen_parameters_stay_and_gradients_know(data, strategy, inner):
     net = Two()

@@ -73,7 +73,7 @@ def through(syn, grad):
 
 
 @pytest.mark.parametrize('param', KINDS, ids=repr)
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 def test_gradient_through_training_is_that_of_plain_autograd(data, batch, param, strategy):
     syn, state, (x, y) = set_of(data, param, steps=2, inner='momentum'), state64(data), batch
     ps = syn.parameters()

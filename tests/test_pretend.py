@@ -46,7 +46,7 @@ def test_the_pretended_gpu_refuses():
         assert torch.equal(before, torch.get_rng_state())
     refused.clear()
 
-OBJECTIVES = dict(unroll=lambda d: Unroll(), window=lambda d: Unroll(window=2), recompute=lambda d: Unroll('recompute'), segments=lambda d: Unroll('segments'),
+OBJECTIVES = dict(unroll=lambda d: Unroll(), window=lambda d: Unroll(window=2), recompute=lambda d: Unroll('recompute'), hybrid=lambda d: Unroll('hybrid'), segments=lambda d: Unroll('segments'),
                   kip=lambda d: KernelRidge(), frepo=lambda d: FeatureRidge(), dc=lambda d: GradientMatch(), dsa=lambda d: GradientMatch(augment='color_crop_cutout_scale_rotate'),
                   dm=lambda d: DistributionMatch('flip'), ncfm=lambda d: DistributionMatch(distance='characteristic'),
                   ridge=lambda d: FrozenFeatures(net(d, seed=3), d), gradient=lambda d: FrozenFeatures(net(d, seed=3), d, inside='gradient'))

@@ -284,7 +284,7 @@ def plain(syn, net, x, y, task, inner):
     return F.mse_loss(out, y) if task == 'numbers' else F.binary_cross_entropy_with_logits(out, y)
 
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 @pytest.mark.parametrize('task, loss', [('numbers', 'mse'), ('numbers', 'huber'), ('labels', 'bce'), ('labels', 'mse')])
 def test_unrolling_against_plain_autograd(task, loss, strategy):
     syn, d = started64(task, inner=dict(name='momentum', loss=loss))

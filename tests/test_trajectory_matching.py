@@ -108,7 +108,7 @@ def test_trajectory_match(data, experts):
     seen = {tuple(match.stretch(replace(experts.state, seed=s), syn.images)[0].params['0.weight'].flatten().tolist()) for s in range(60)}
     assert len(seen) == 9   # three experts, three starts
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 def test_trajectory_gradient(data, experts, strategy, check_against_differences):
     e = Experts(experts.folder)
     e.state = e.state.to(dtype=torch.float64)

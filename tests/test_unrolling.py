@@ -217,7 +217,7 @@ def test_step_is_differentiable_only_on_request():
 
 # --- every strategy is the same gradient ---
 
-STRATEGIES = [dict(strategy='graph'), dict(strategy='recompute'), dict(strategy='segments'), dict(strategy='segments', offload=True), dict(strategy='auto', memory=1.)]
+STRATEGIES = [dict(strategy='graph'), dict(strategy='hybrid'), dict(strategy='hybrid', offload=True), dict(strategy='recompute'), dict(strategy='segments'), dict(strategy='segments', offload=True), dict(strategy='auto', memory=1.)]
 ids = [' '.join(map(str, k.values())) for k in STRATEGIES]
 
 
@@ -392,7 +392,7 @@ def test_terminals_of_several_states(kw):
     assert abs((L(h)-L(-h))/(2*h) - (grad(**kw)[0]*v).sum().item()) < 1e-6*abs((grad(**kw)[0]*v).sum().item())
 
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 def test_gradients_reach_initial_buffers(strategy):
     class Net(nn.Module):
         "Keeps a moving average of its input, differentiably, and adds it."
@@ -420,7 +420,7 @@ def test_gradients_reach_initial_buffers(strategy):
     assert trained(syn, state).buffers['count'] == 6 and state.buffers['count'] == 0
 
 
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 def test_windows_cut_the_gradient_and_nothing_else(strategy):
     syn, state, (x, y) = problem(3, 4)
     def term(s): return loss_fn(s(x), y)
@@ -458,17 +458,31 @@ def test_what_is_kept():
         return out['n']
     assert kept('recompute') == 100 and kept('segments') == 10
 
+def test_the_last_graphs_are_kept(monkeypatch):
+    "Of a hundred steps those that fit are gone through once, the others twice."
+    from dd_nb import unrolling
+    syn, state, (x, y) = problem(4, 25)
+    calls, step = [], unrolling.Step.__call__
+    monkeypatch.setattr(unrolling.Step, '__call__', lambda self, s, *a, **kw: calls.append(s.opt['n']) or step(self, s, *a, **kw))
+    for memory, twice in ((None, 75), (pick_strategy(syn, state, 1e9).states + 10.5*pick_strategy(syn, state, 1e9).graph/100, 90)):
+        calls.clear()
+        unroll(syn, state, lambda s: loss_fn(s(x), y), 'hybrid', memory=memory).backward()
+        assert calls == [*range(100), *reversed(range(twice))], memory
+
 
 def test_auto_picks_by_memory_and_says_so():
     syn, state, batch = problem(4, 25)
     picks = {m: pick_strategy(syn, state, m) for m in (1e9, 1e6, 1e4)}
-    assert [p.strategy for p in picks.values()] == ['graph', 'recompute', 'segments']
+    assert [p.strategy for p in picks.values()] == ['graph', 'hybrid', 'segments']
+    one, states = picks[1e9].graph//100, picks[1e9].states
+    assert 1 < picks[1e6].kept == (10**6 - states)//one < 100 and 'graphs' in str(picks[1e6])
+    assert pick_strategy(syn, state, states + 1.5*one).strategy == 'recompute' and pick_strategy(syn, state, states + 2.5*one).kept == 2
     assert picks[1e9].steps == 100 and picks[1e9].graph > 1e6 > picks[1e9].states and 'budget 954 MB' in str(picks[1e9])
     assert pick_strategy(syn, state, 1e9, steps=1).graph*100 == picks[1e9].graph
     assert pick_strategy(syn, state, 1e9, compile=True).strategy == 'recompute'
     objective = Unroll(memory=1e6)
     objective(syn, state, batch)
-    assert repr(objective) == "Unroll('auto'): recompute"
+    assert repr(objective) == "Unroll('auto'): hybrid"
 
 
 def test_the_backward_pass_can_be_skipped_or_partial():
@@ -513,7 +527,7 @@ def test_a_network_whose_examples_interact_is_not_chunked():
 # --- several networks ---
 
 @pytest.mark.parametrize('kw', [dict(workers=1), dict(workers=2), dict(workers=3), dict(stacked=True)], ids=str)
-@pytest.mark.parametrize('strategy', ['graph', 'recompute', 'segments'])
+@pytest.mark.parametrize('strategy', ['graph', 'hybrid', 'recompute', 'segments'])
 @pytest.mark.parametrize('inner', ['sgd', 'adam'])
 def test_several_networks_average(kw, strategy, inner):
     syn, _, _ = problem(2, 3, inner, .02, True)
