@@ -167,7 +167,8 @@ class _Networks(_Ours):
 
 # %% ../nbs/20c_contenders.ipynb #23bedacd
 CONTENDERS = {'plain': _plain, 'stepwise': stepwise, 'whole graph': whole_graph,
-              'graph': _Ours(strategy='graph'), 'recompute': _Ours(strategy='recompute'),
+              'graph': _Ours(strategy='graph'), 'hybrid': _Ours(strategy='hybrid'),
+              'recompute': _Ours(strategy='recompute'),
               'segments': _Ours(strategy='segments'), 'compiled': _Ours(strategy='recompute', compile=True),
               'higher': _with_higher, 'torchopt': _with_torchopt}
 _NETS = {'in sequence': _Networks(), 'two workers': _Networks(workers=2, stacked=False),

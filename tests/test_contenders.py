@@ -11,7 +11,7 @@ from dd_nb import contenders
 from dd_nb.contenders import CONTENDERS, hypergrad, plot_hypergrad, print_hypergrad
 from dd_nb.harness import Worker
 
-OURS = ['graph', 'recompute', 'segments']
+OURS = ['graph', 'hybrid', 'recompute', 'segments']
 
 
 def mine(folder, monkeypatch, **modules):

@@ -142,3 +142,17 @@ def test_the_bench_at_toy_size(tmp_path, capsys):
     assert 'distilled, ridge' in capsys.readouterr().out and '| class means |' in probe_table(out).data
     assert probes(**how)['tables'] == out['tables']   # kept
     with pytest.raises(ValueError, match='square'): turns(load_data('digits', size=(8, 16)))
+
+def test_a_network_of_torchvision():
+    "Features by the name of its classifier, or of the network without it."
+    from torchvision.models import resnet18
+    g = torch.Generator().manual_seed(0)
+    x,y = torch.rand(60, 3, 32, 32, generator=g),torch.arange(60) % 3
+    from dd_nb.data import data_from_tensors
+    d = data_from_tensors(x, y, x[:12], y[:12], name='colour')
+    net = resnet18(weights=None, num_classes=7)
+    objective = FrozenFeatures(net, d, layer='fc', inside='gradient')
+    syn = Synthetic.real(d, ipc=1, learn=('images',))
+    distill(syn, FixedInit(net), d, objective, iters=2, batch_size=32, every=1, progress=False)
+    net.fc = nn.Identity()
+    assert objective.mean.shape == (512,) and torch.allclose(objective.mean, FrozenFeatures(net, d, layer=None).mean, atol=1e-5)
