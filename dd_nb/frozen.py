@@ -38,8 +38,8 @@ def linear_probe(
 PROBES = 'ridge','gradient'
 
 class FrozenFeatures(Objective):
-    """Distil for a linear probe on the features of a network that stays as it is: by ridge regression inside
-    and cross-entropy outside, or by the cosine of a fresh probe's gradients (LGM, Cazenavette et al. 2025).
+    """Distil for a linear probe on the features of a network that stays as it is: by the cosine of a fresh
+    probe's gradients (LGM, Cazenavette et al. 2025), or by ridge regression inside and cross-entropy outside.
     The source of `distill` plays no part; `FixedInit(net)` will do. For hard labels. S is judged by a linear
     probe."""
     asks = 'test accuracy of a linear probe'
@@ -47,7 +47,7 @@ class FrozenFeatures(Objective):
         net:nn.Module,           # copied, in eval mode: images, as `data` gives them, to features or logits
         data:Data,               # the real set, whose features are computed here and kept
         layer:str|None='',       # module whose input they are; '': the last linear one; None: net's output
-        inside:str='ridge',      # one of PROBES
+        inside:str='gradient',   # one of PROBES
         reg:float=1e-2,          # ridge, as a share of the mean of the kernel's diagonal
         temperature:float=.1,    # what the regression says is divided by it
         augment=None,            # a `Siamese` or its strategy, of S at each step

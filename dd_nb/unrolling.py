@@ -285,6 +285,17 @@ class Asked:
             raise BadArgument('at', times, f'name inner steps in {begin}..{T}')
         return times
 
+# %% ../nbs/06_unroll.ipynb #57354f01
+def _settled(strategy, memory, syn, state, steps, compile, augment):
+    "The strategy that is meant, and how many graphs a hybrid one keeps: what fits, or a quarter of all."
+    if strategy == 'auto': strategy = Auto(memory)
+    if isinstance(strategy, Auto):
+        pick = strategy.resolve(syn, state, steps, compile, augment)
+        return pick.strategy,pick.kept
+    if strategy != 'hybrid': return strategy,0
+    fits = memory and pick_strategy(syn, state, memory, steps, augment=augment).kept
+    return strategy,fits or -(-steps//4)
+
 # %% ../nbs/06_unroll.ipynb #cba383c6
 @cpu_by_default
 def unroll(
@@ -312,14 +323,7 @@ def unroll(
     step,schedule,s = prepared(syn, state, augment, compile, twice=True)
     s,t0,end = asked.window_of(s, begin, T)
     times = asked.times(begin, T, end)
-    if strategy == 'auto': strategy = Auto(memory)
-    kept = end - t0
-    if isinstance(strategy, Auto):
-        pick = strategy.resolve(syn, state, end - t0, compile, augment)
-        strategy,kept = pick.strategy,pick.kept
-    elif strategy == 'hybrid':
-        fits = memory and pick_strategy(syn, state, memory, end - t0, augment=augment).kept
-        kept = fits or -(-kept//4)
+    strategy,kept = _settled(strategy, memory, syn, state, end - t0, compile, augment)
     for t in range(begin, t0): s = step(s, *schedule[t]).detached()
     states,todo = {t0: s},sorted({t for t in times if t > t0})
     if todo and strategy == 'graph': states |= Graph().through(step, s, schedule, t0, todo)

@@ -636,3 +636,16 @@ def test_who_speaks_of_a_training_wants_it_unrolled(tmp_path, here, option, valu
     if option in ('--window', '--strategy'):
         r = here('dd_distill', 'digits', '--method', 'dm', option, value, cwd=tmp_path)
         assert r.returncode == 2 and f'{option[2:]} must be left out for DistributionMatch' in r.stderr
+
+
+def test_bench_gpu_is_the_tool_of_the_repository(tmp_path, here, monkeypatch):
+    from dd_nb import cli
+    r = here('dd_bench', cwd=tmp_path)
+    assert '\ngpu ' in r.stdout and '\ncolour ' in r.stdout and 'CIFAR-10 at the width' in r.stdout
+    said = []
+    monkeypatch.setattr(cli.subprocess, 'call', lambda args: said.append(list(map(str, args))) or 3)
+    r = here('dd_bench', 'gpu', cwd=tmp_path)
+    assert r.returncode == 3 and said[0][1].endswith('tools/gpu.py') and '--budget' in said[0]
+    monkeypatch.setattr(cli, '__file__', str(tmp_path/'dd_nb'/'cli.py'))
+    r = here('dd_bench', 'gpu', cwd=tmp_path)
+    assert r.returncode == 2 and 'name must be run in a copy of the repository' in r.stderr
