@@ -10,6 +10,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor,nn
 
 from .core import BadArgument,check_choice,check_number,in_range
@@ -79,8 +80,6 @@ class FrozenFeatures(Objective):
         return f'FrozenFeatures({type(self.net).__name__}, {self.inside!r}{said})'
 
 # %% ../nbs/12a_frozen.ipynb #d92a5c97
-from fastcore.basics import patch
-
 @patch
 def features(self:FrozenFeatures,
     x:Tensor,   # (n, ...) images, normalised

@@ -29,7 +29,7 @@ nav b { display: block; margin-top: .9rem; color: var(--soft) } nav a { display:
 main { max-width: 56rem; padding: 1.5rem 2rem 5rem; min-width: 0 }
 a { color: var(--link); text-decoration: none } a:hover, a:focus-visible { text-decoration: underline } a.anchor-link { visibility: hidden } :is(h1,h2,h3,h4):hover > a.anchor-link { visibility: visible }
 h1 { font-size: 2rem; line-height: 1.2 } blockquote { margin: 0 0 1.5rem; padding: .1rem 1rem; border-left: 4px solid var(--link); color: var(--soft) }
-pre { background: var(--code); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.45 } code { font-family: ui-monospace, monospace } :not(pre) > code { background: var(--code); padding: .05em .3em; border-radius: 4px; font-size: .9em }
+pre { background: var(--code); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.45 } code { font-family: ui-monospace, monospace } :not(pre) > code { background: var(--code); padding: .05em .3em; border-radius: 4px; font-size: .9em; overflow-wrap: anywhere }
 .output pre { border-left: 3px solid var(--line); background: none } img { max-width: 100%; height: auto } .output img { background: #fff; border-radius: 4px }
 .table { overflow-x: auto } table { border-collapse: collapse; font-size: .88rem } th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top } math[display=block] { margin: 1rem 0; overflow-x: auto }
 .skip { position: absolute; left: -999px } .skip:focus { left: 1rem; top: 1rem; background: var(--bg); padding: .5rem }
