@@ -62,7 +62,34 @@ def _written_out(self, weight_g, weight_v):
     other = [d for d in range(weight_v.dim()) if d != self.dim % weight_v.dim()]
     return weight_v*(weight_g/weight_v.square().sum(other, keepdim=True).sqrt())
 
-def _is_weight_norm(m): return type(m) is nn.utils.parametrizations._WeightNorm
+# %% ../nbs/06e_layers.ipynb #7259a6a0
+class _Neighbours(torch.autograd.Function):
+    "For each channel the sum of itself, `before` channels before it and `after` after it."
+    generate_vmap_rule = True
+    @staticmethod
+    def forward(x, before, after):
+        out,c = x.clone(),x.shape[1]
+        for k in range(1, min(before, c - 1) + 1): out[:, k:] += x[:, :c-k]
+        for k in range(1, min(after, c - 1) + 1): out[:, :c-k] += x[:, k:]
+        return out
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.turned = inputs[2],inputs[1]
+    @staticmethod
+    def backward(ctx, g): return _Neighbours.apply(g, *ctx.turned),None,None
+
+def _response(self, x):
+    "`nn.LocalResponseNorm.forward`, quicker."
+    n = self.size
+    u = self.k + self.alpha/n*_Neighbours.apply(x*x, n//2, (n - 1)//2)
+    if self.beta != .75: return x*u.pow(-self.beta)
+    root = u.rsqrt()
+    return x*(root*root.sqrt())
+
+# %% ../nbs/06e_layers.ipynb #158e5119
+def _other_form(m):
+    "What computes the same as a layer of torch's, and is right or quicker; None where there is none."
+    if type(m) is nn.utils.parametrizations._WeightNorm: return _written_out
+    return _response if type(m) is nn.LocalResponseNorm and m.k > 0 else None
 
 def readied(
     net:nn.Module,  # changed in place: hand over a copy
@@ -73,7 +100,7 @@ def readied(
     for m in held: m.train = _Held(m)
     net.train()
     for m in net.modules():
-        if _is_weight_norm(m): m.forward = types.MethodType(_written_out, m)
+        if (f := _other_form(m)) and 'forward' not in vars(m): m.forward = types.MethodType(f, m)
     return explicit_norm(net)
 
 def plain(
@@ -81,7 +108,8 @@ def plain(
 ) -> nn.Module:     # the same network, an ordinary module
     "Undo what `readied` did to the layers. Modules that were held in eval mode stay held."
     for m in net.modules():
-        if _is_weight_norm(m) and 'forward' in vars(m): del m.forward
+        f = vars(m).get('forward')
+        if isinstance(f, types.MethodType) and f.__func__ in (_written_out, _response): del m.forward
     return plain_norm(net)
 
 # %% ../nbs/06e_layers.ipynb #29a258b7

@@ -1,5 +1,7 @@
 """Every layer of torch's that can stand in a classifier, one after the other: its hypergradient is the slope of an ordinary training, in float64, or it
 is refused in one sentence. When torch changes, the next wrong derivative is found here."""
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,3 +101,23 @@ def test_a_layer_that_is_refused(name, syn):
     layer, form, match = REFUSED[name]
     c = check_gradient(Net(layer(), form), syn, directions=2)
     assert c.refused.startswith(match), repr(c)
+
+
+@pytest.mark.parametrize('size, channels, beta', [(4, 6, .75), (5, 3, .75), (1, 4, .75), (3, 5, .6), (9, 2, .75)])
+def test_local_response_in_another_form(size, channels, beta):
+    "The same numbers, first and second derivatives as torch's, alone and stacked; and torch's own again afterwards."
+    from dd_nb.layers import plain, readied
+    torch.manual_seed(0)
+    m = nn.LocalResponseNorm(size, alpha=.3, beta=beta, k=1.3)
+    fast = readied(copy.deepcopy(nn.Sequential(m)))
+    x,v,w = (torch.randn(3, channels, 4, 2, dtype=torch.float64) for _ in range(3))
+    def all_of(f):
+        z = x.clone().requires_grad_()
+        y = f(z)
+        g, = torch.autograd.grad((y*v).sum(), z, create_graph=True)
+        return y,g,*torch.autograd.grad((g*w).sum(), z)
+    assert 'forward' in vars(fast[0])
+    for a,b in zip(all_of(fast), all_of(m)): assert (a - b).abs().max() < 1e-12
+    assert torch.allclose(torch.func.vmap(fast)(torch.stack([x, w])), torch.stack([m(x), m(w)]), atol=1e-12)
+    if channels > 2: assert torch.allclose(fast(x[0][None].float()), m(x[0][None].float()), atol=1e-6)
+    assert 'forward' not in vars(plain(fast)[0]) and torch.equal(fast(x), m(x))
