@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor,nn
 
-from .core import BadArgument,check_choice,check_number,in_range
+from .core import BadArgument,check_choice,check_number,cpu_by_default,in_range
 from .data import Data
 from .synthetic import Synthetic
 from .penultimate import features_of
@@ -151,6 +151,7 @@ def results(self:FrozenFeatures, syn, source, data, n_nets) -> tuple:
     return [self.probed(syn, data)],{}
 
 @patch
+@cpu_by_default
 def nearest(self:FrozenFeatures,
     data:Data,     # of its training split
     ipc:int=1,     # images a class

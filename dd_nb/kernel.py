@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import BadArgument,check_choice,check_count,check_number
+from .core import BadArgument,check_choice,check_count,check_number,cpu_by_default
 from .tasks import TASKS
 from .synthetic import Synthetic
 from .penultimate import features_of
@@ -125,6 +125,7 @@ class KernelRidge(Objective):
     def __repr__(self): return f'KernelRidge({self.depth!r}, {self.kind!r}, reg={self.reg:g})'
 
 # %% ../nbs/12_kernel.ipynb #ff54b36f
+@cpu_by_default
 def analytic_set(
     x:Tensor,           # (N, ...) examples
     y:Tensor,           # (N,) long, their classes

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .core import BadArgument,Given,as_png,check_choice,check_count,check_number
+from .core import BadArgument,Given,as_png,check_choice,check_count,check_number,cpu_by_default
 
 # %% ../nbs/04_linear.ipynb #1b57f4a6
 def gd_step(
@@ -38,6 +38,7 @@ def _svd(d):
     r = int((s > max(d.shape)*torch.finfo(d.dtype).eps*s[0]).sum())
     return U[:,:r],s[:r],Vt[:r].T.contiguous()
 
+@cpu_by_default
 def minimiser(
     d:Tensor,  # (N, D)
     t:Tensor,  # (N,)
@@ -48,6 +49,7 @@ def minimiser(
     return V@(U.T@t/s)
 
 # %% ../nbs/04_linear.ipynb #e0ae4f49
+@cpu_by_default
 def linear_problem(
     N:int=50,               # examples
     D:int=10,               # features
@@ -80,6 +82,7 @@ def _check_data(d, t=None):
         raise BadArgument('d', Given(''), 'be finite and not all zero')
 
 # %% ../nbs/04_linear.ipynb #999f5707
+@cpu_by_default
 def construct(
     d:Tensor,               # (N, D)
     t:Tensor,               # (N,)
@@ -160,6 +163,7 @@ def _search(H, M, std, delta, i, iters):
     return _lbfgs(loss, [X], iters)
 
 # %% ../nbs/04_linear.ipynb #eabaa9cb
+@cpu_by_default
 def optimal_excess(
     d:Tensor,                 # (N, D)
     M:int,                    # points, 0..D
@@ -178,6 +182,7 @@ def optimal_excess(
     return min(high, *(_search(H, M, std, offset, i, iters) for i in range(starts)))
 
 # %% ../nbs/04_linear.ipynb #ec751459
+@cpu_by_default
 def learn_points(
     d:Tensor,               # (N, D)
     t:Tensor,               # (N,)
@@ -209,6 +214,7 @@ def _span(d, t, V, basis, centre):
     return V@U[:,s > 1e-9]
 
 # %% ../nbs/04_linear.ipynb #7a706aaa
+@cpu_by_default
 def lower_bound(
     d:Tensor,                 # (N, D)
     t:Tensor|None=None,       # (N,); needed with `centre`
@@ -229,6 +235,7 @@ def lower_bound(
     return _span(d, t, V, basis, centre).shape[1]
 
 # %% ../nbs/04_linear.ipynb #cf61eb14
+@cpu_by_default
 def construct_known(
     d:Tensor,               # (N, D)
     t:Tensor,               # (N,)
@@ -282,6 +289,7 @@ def _draw_means(ax, means, bound):
     ax.grid(alpha=.3)
 
 # %% ../nbs/04_linear.ipynb #750534d2
+@cpu_by_default
 def draw_linear(
     D:int=4,               # features
     M:int=2,               # points
@@ -309,6 +317,7 @@ def draw_linear(
     return fig
 
 # %% ../nbs/04_linear.ipynb #9e663030
+@cpu_by_default
 def explore_linear():
     """Sliders for D, M, noise, condition number and steps over `draw_linear`: an ipywidgets box. Where
     widgets cannot run, `draw_linear` is the static picture."""

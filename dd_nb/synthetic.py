@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../nbs/02_synthetic.ipynb #69442151
-from .core import BadArgument,BadType,Given,as_png,check_choice,check_count,seeded
+from .core import BadArgument,BadType,Given,as_png,check_choice,check_count,cpu_by_default,seeded
 from .tasks import TASKS,loss_for
 from .normalise import Normalise,Vectors
 from .rules import SHARES,Inner,as_inner
@@ -256,6 +256,7 @@ def changed(self:Synthetic,
     return new._replace(torch.clone)
 
 @patch
+@cpu_by_default
 def parametrised(self:Synthetic,
     param:Parametrisation|None,   # how the images are to be made; None: as plain pixels
 ) -> Synthetic:                   # a new set
@@ -449,6 +450,7 @@ def _check_divides(self:Synthetic, batch_size):
     if len(self) % batch_size: raise BadArgument('batch_size', batch_size, f'divide the {len(self)} examples')
 
 @patch
+@cpu_by_default
 def minibatches(self:Synthetic,
     batch_size:int,                 # examples a step; must divide the number of examples
     epochs:int|None=None,           # passes over all examples, each in an order of its own; None: as before
@@ -465,6 +467,7 @@ def minibatches(self:Synthetic,
 
 # %% ../nbs/02_synthetic.ipynb #94e0368b
 @patch
+@cpu_by_default
 def shuffled(self:Synthetic,
     seed:int=0,                 # which shuffle
     batch_size:int|None=None,   # examples a step afterwards, a divisor of their number; None: as before

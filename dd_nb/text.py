@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import BadArgument,Given,check_count,seeded
+from .core import BadArgument,Given,check_count,cpu_by_default,seeded
 from .normalise import Vectors
 from .data import READERS,Data,Split,check_device,check_labels,remarked,stratified
 from .rows import read_text,table_rows
@@ -50,6 +50,7 @@ def _beside(texts, vocab, window):
     return n.tocsr().tocoo()   # sums what is there twice
 
 # %% ../nbs/11_text.ipynb #47a29dc1
+@cpu_by_default
 def ppmi_vectors(
     texts,            # training sentences
     dim:int=100,      # numbers a word
@@ -77,6 +78,7 @@ def ppmi_vectors(
     return Vectors(vocab, torch.as_tensor(v, dtype=torch.float32), f'ppmi, dim {dim}, window {window}')
 
 # %% ../nbs/11_text.ipynb #a7964d06
+@cpu_by_default
 def random_vectors(
     texts,            # training sentences: only which words there are is looked at
     dim:int=100,      # numbers a word
@@ -138,6 +140,7 @@ def _embedded(embedding, texts, dim, min_count, seed):
     raise BadArgument('embedding', embedding, "be 'ppmi', 'random', a file or Vectors")
 
 # %% ../nbs/11_text.ipynb #e1706ad0
+@cpu_by_default
 def data_from_texts(
     train,                # training sentences
     y_train,              # their classes, from 0
@@ -170,6 +173,7 @@ def data_from_texts(
     return data if name in READERS else remarked(data)   # the known sets are as they are
 
 # %% ../nbs/11_text.ipynb #d3ec815e
+@cpu_by_default
 def sentences(
     syn:Synthetic,   # made for sentences
     least:float=0.,  # words less like their vector than this are shown as a dot

@@ -164,6 +164,29 @@ def test_the_default_device(tmp_path):
             benchmark(syn, d, dict(name='ConvNet', width=4, depth=2), Protocol(epochs=1), 1, progress=False)
         finally: torch.set_default_device('cpu')
 
+def small(): return load_data('digits', size=8)
+def learned_labels():
+    d = data_from_tensors(torch.randn(80, 6), torch.randn(80, 2), task='numbers')
+    distill(Synthetic.real(d, ipc=4, epochs=3, learn=('images', 'labels', 'lrs')), RandomInit(lambda: MLP(d.shape, d.n_classes), seed=0), d, **SMALL)
+def poisoned(folder):
+    d = small()
+    distill(Synthetic.real(d, ipc=1, lr=.02), pretrain(lambda: net(d), d, folder, n=4, epochs=1, progress=False), d, Poison(3, 5), **SMALL)
+def from_a_file(folder):
+    start(small()).parametrised(Quantised(8)).save(folder/'a.safetensors')
+    evaluate(Synthetic.load(folder/'a.safetensors'), fresh(small()), small(), 1, progress=False)
+
+BY_DEFAULT = dict(linear=lambda _: learn_points(*linear_problem(20, 4, seed=1), 5, torch.zeros(4, dtype=torch.float64, device='cpu'), iters=2), numbers=lambda _: learned_labels(), poison=poisoned, file=from_a_file, zoo=lambda _: load_zoo('mnist-fixed-10'),
+                  texts=lambda _: data_from_texts(['good film', 'bad film']*8, [1, 0]*8, ['good film', 'bad film'], [1, 0]), gradcheck=lambda _: check_gradient(MLP((1, 8, 8), 10, seed=0), start(small())),
+                  basis=lambda _: start(small()).parametrised(Basis(3)), reproduce=lambda _: reproduce('demo', iters=2, progress=False), analytic=lambda _: analytic_set(small().x_train, small().y_train, 10),
+                  across=lambda _: cross_architecture(start(small()), small(), {'a': dict(name='MLP')}, protocol=Protocol(epochs=1), n_nets=1, progress=False), train=lambda _: start(small()).train(net(small())),
+                  export=lambda folder: [start(small()).export(folder/f'x{k}', k) for k in ('folder', 'npz', 'pt')], show=lambda _: start(small()).show(), shuffled=lambda _: start(small()).minibatches(10).shuffled())
+
+@pytest.mark.parametrize('name', BY_DEFAULT)
+def test_more_by_the_default_device(name, tmp_path):
+    with pretend():
+        torch.set_default_device('cuda')
+        BY_DEFAULT[name](tmp_path)
+
 COMMANDS = dict(distill=lambda c: c.dd_distill('digits', ipc=1, iters=3, size='8', net='MLP', no_compare=True, out='a.safetensors', device='cuda', quiet=True),
                 reproduce=lambda c: c.dd_reproduce('demo', iters=2, device='cuda', quiet=True))
 
