@@ -252,7 +252,7 @@ def test_damaged_files_are_refused(ten, tmp_path, here):
             assert r.returncode == 2 and 'not a readable dd_nb file' in r.stderr and len(r.stderr.strip().splitlines()) == 1
 
 
-TINY = ('digits', '--size', 8, '--net', 'MLP', '--batch', 32, '--quiet')
+TINY = ('digits', '--size', 8, '--net', 'MLP', '--method', 'dd', '--batch', 32, '--quiet')
 
 
 def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path, here):
@@ -262,7 +262,7 @@ def test_a_checkpoint_is_taken_up_and_another_run_refused(tmp_path, here):
     assert here('dd_distill', *args).returncode == 0                       # nothing left to do: the same result
     assert torch.equal(Synthetic.load(tmp_path/'a.safetensors').images, first.images)
     r = here('dd_distill', *args, '--lr', .2)
-    assert r.returncode == 2 and 'belongs to another run: its lr was 0.1, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
+    assert r.returncode == 2 and 'belongs to another run: its lr was 0.02, not 0.2' in r.stderr and len(r.stderr.splitlines()) == 1
 
 
 def test_a_policy_for_batchnorm(tmp_path, here):
@@ -323,7 +323,7 @@ def test_under_torchrun_one_process_writes(tmp_path):
 def test_a_run_that_was_cut_off_goes_on_by_itself(tmp_path, here):
     "Ctrl-C keeps the state and says how to go on, the same command goes on, and the folder goes when the result is there; --anew begins anew, --resume insists."
     out, kept = tmp_path/'a.safetensors', tmp_path/'a.run'
-    args = (*TINY, '--iters', 400, '--out', out)
+    args = (*TINY, '--iters', 250, '--out', out)
     def cut(number):
         p = subprocess.Popen([Path(sys.executable).parent/'dd_distill', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while p.poll() is None and len(list(kept.glob('step-*'))) < 2: time.sleep(.02)
@@ -349,7 +349,7 @@ def test_a_run_that_was_cut_off_goes_on_by_itself(tmp_path, here):
     r = again('--resume')
     assert r.returncode == 0 and 'going on with the run in' in r.stderr and out.exists() and [f.name for f in kept.iterdir()] == ['notes.txt']
     whole = tmp_path/'b.safetensors'
-    assert here('dd_distill', *TINY, '--iters', 400, '--out', whole).returncode == 0
+    assert here('dd_distill', *TINY, '--iters', 250, '--out', whole).returncode == 0
     assert torch.equal(Synthetic.load(out).images, Synthetic.load(whole).images)
 
 

@@ -187,7 +187,7 @@ def test_more_by_the_default_device(name, tmp_path):
         torch.set_default_device('cuda')
         BY_DEFAULT[name](tmp_path)
 
-COMMANDS = dict(distill=lambda c: c.dd_distill('digits', ipc=1, iters=3, size='8', net='MLP', no_compare=True, out='a.safetensors', device='cuda', quiet=True),
+COMMANDS = dict(distill=lambda c: c.dd_distill('digits', ipc=1, iters=2, size='8', method='dd', net='MLP', netargs='{"hidden": [8]}', no_compare=True, out='a.safetensors', device='cuda', quiet=True),
                 reproduce=lambda c: c.dd_reproduce('demo', iters=2, device='cuda', quiet=True))
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -196,7 +196,7 @@ def test_commands(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pretend():
         COMMANDS[name](cli)
-        if name == 'distill': cli.dd_evaluate('a.safetensors', data='digits', nets=1, epochs=2, device='cuda', compare=True, quiet=True)
+        if name == 'distill': cli.dd_evaluate('a.safetensors', data='digits', nets=1, epochs=2, device='cuda', quiet=True)
     assert 'error' not in capsys.readouterr().err
 
 def test_apples_gpu_is_refused():
