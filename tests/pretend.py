@@ -159,7 +159,7 @@ def _manual_seed(seed):
 def pretend():
     "Inside there is one GPU. Afterwards `refused` tells what it would not do, even where somebody has caught that."
     from dd_nb.structure import State
-    cuda = dict(is_available=lambda: True, device_count=lambda: 1, is_initialized=lambda: True, current_device=lambda: 0, _is_in_bad_fork=lambda: False,
+    cuda = dict(is_available=lambda: True, is_bf16_supported=lambda *a, **kw: True, device_count=lambda: 1, is_initialized=lambda: True, current_device=lambda: 0, _is_in_bad_fork=lambda: False,
                 is_current_stream_capturing=lambda: False, mem_get_info=lambda *a: (8*2**30, 80*2**30), synchronize=lambda *a: None,
                 memory_reserved=lambda *a: 0, memory_allocated=lambda *a: 0, get_rng_state=lambda *a, **kw: noise.get_state(),
                 get_rng_state_all=lambda: [noise.get_state()], set_rng_state=lambda s, *a, **kw: noise.set_state(s),

@@ -46,7 +46,7 @@ def test_the_pretended_gpu_refuses():
         assert torch.equal(before, torch.get_rng_state())
     refused.clear()
 
-OBJECTIVES = dict(unroll=lambda d: Unroll(), window=lambda d: Unroll(window=2), recompute=lambda d: Unroll('recompute'), hybrid=lambda d: Unroll('hybrid'), segments=lambda d: Unroll('segments'),
+OBJECTIVES = dict(unroll=lambda d: Unroll(), window=lambda d: Unroll(window=2), graph=lambda d: Unroll('graph', bf16=True), recompute=lambda d: Unroll('recompute'), hybrid=lambda d: Unroll('hybrid'), segments=lambda d: Unroll('segments'),
                   kip=lambda d: KernelRidge(), frepo=lambda d: FeatureRidge(), dc=lambda d: GradientMatch(), dsa=lambda d: GradientMatch(augment='color_crop_cutout_scale_rotate'),
                   dm=lambda d: DistributionMatch('flip'), ncfm=lambda d: DistributionMatch(distance='characteristic'),
                   ridge=lambda d: FrozenFeatures(net(d, seed=3), d), gradient=lambda d: FrozenFeatures(net(d, seed=3), d, inside='gradient'))
@@ -97,6 +97,12 @@ def test_dropout(gpu):
     assert scores[0] == scores[1]
 
 PARAMS = dict(formation=lambda s: Formation(2), bits=lambda s: Quantised(8), both=lambda s: Quantised(8, of=Formation(2)), basis=lambda s: Basis(3))
+
+def test_a_poster_and_a_decoder(gpu, tmp_path):
+    for param, ipc in ((Poster(11, 12, 1), 2), (Decoder(torch.nn.Sequential(torch.nn.Linear(5, 64), torch.nn.Unflatten(1, (1, 8, 8))), (5,)), 1)):
+        syn = Synthetic.means(gpu, ipc=ipc, steps=1, epochs=2, lr=.02).parametrised(param)
+        distill(syn, fresh(gpu), gpu, **SMALL)
+        assert syn.images.is_cuda
 
 @pytest.mark.parametrize('name', PARAMS)
 def test_parametrisations(gpu, name, tmp_path):
