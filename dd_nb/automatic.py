@@ -20,7 +20,7 @@ from .coresets import coreset
 from .evaluation import Score,evaluate,lead,tune_lr
 from .protocols import benchmark,get_protocol
 from .distillation import StopDistill
-from .recipes import Recipe,family_recipe,in_steps,recipe_objective,recipe_source,recipe_start
+from .recipes import Recipe,family_recipe,recipe_objective,recipe_source,recipe_start,schedule_for
 from .harness import timed
 
 # %% ../nbs/22a_automatic.ipynb #f959ceec
@@ -51,9 +51,8 @@ def _of_images(data, ipc, formation, method):
     "Fields of a recipe for images, by unrolling or by matching distributions."
     if formation is None: formation = 2 if min(data.shape[1:]) >= 20 else 1
     each = ipc*formation**2
-    n = data.groups*each
-    batch,epochs = in_steps(n) if method == 'dd' else in_steps(n, 200, 40)
-    how = dict(start='kmeans', minibatch=None if batch == n else batch,
+    batch,epochs = schedule_for(data.groups*each, method == 'dd')
+    how = dict(start='kmeans', minibatch=batch,
                param=dict(name='Formation', factor=formation) if formation > 1 else None)
     if method == 'dm':
         syn = dict(ipc=each, steps=1, epochs=epochs, lr=.01, inner='momentum', learn=('images',))

@@ -11,7 +11,7 @@ from math import prod
 
 from .core import BadArgument,check_choice,check_count
 from .data import load_data
-from .recipes import Recipe,family_recipe,in_steps
+from .recipes import Recipe,family_recipe,schedule_for
 from .harness import BENCHES,Cells,machine,print_row
 from .tables import distilled,judged_cell
 
@@ -43,11 +43,11 @@ def budget_recipe(
     n,d = data.n_classes*ipc*many,prod(data.shape)
     if row == 'basis': param = dict(param, k=_basis_of(data.n_classes*ipc*d, n, d))
     syn,batch = dict(base.syn, ipc=ipc*many, steps=1),None
-    if method == 'dd': batch,syn['epochs'] = in_steps(n)
-    elif n > 200: batch,syn['epochs'] = in_steps(n, 200, 40)   # to choose by: all at once would take minutes
+    if method == 'dd' or n > 200:   # all at once would take minutes to choose by
+        batch,syn['epochs'] = schedule_for(n, method == 'dd')
     how = dict(base.distill, iters=iters, every=max(1, iters//2))
     return replace(base, name=f'{base.data}-{row}-{method}-{ipc}', net=net or base.net, syn=syn, param=param,
-                   distill=how, minibatch=None if batch in (None, n) else batch)
+                   distill=how, minibatch=batch)
 
 # %% ../nbs/20d_budgets.ipynb #8229af2d
 def _budget_row(cell, recipe, data, seeds, how, protocol, nets):

@@ -103,17 +103,19 @@ def _size(text):
 _OF_TRAININGS = 'steps','epochs','inner','eta','steplr','bn','labels'   # of how networks train on S
 _OF_UNROLLING = 'window','strategy','compile'                          # and of the way back through that
 
+def _given(v): return v is not None and v is not False and v != ''   # 0 is an answer
+
 def _method(o):
     "The method, and why it is another than `auto` would choose: some options speak of an unrolled training."
     if o.method != 'auto': return o.method,''
-    said = [k for k in (*_OF_UNROLLING, *_OF_TRAININGS) if vars(o)[k] not in (None, '', False, 'hard')]
+    said = [k for k in (*_OF_UNROLLING, *_OF_TRAININGS) if _given(vars(o)[k]) and vars(o)[k] != 'hard']
     if o.init != 'random': said.append('init')
     return ('dd', f'unrolling, as there is --{said[0]}') if said else ('auto', '')
 
 def _check_unrolling(o, recipe):
     "Raise BadArgument for an option that the method would not look at."
     for k in _OF_UNROLLING if recipe.objective != 'Unroll' else ():
-        if vars(o)[k] not in (None, False):
+        if _given(vars(o)[k]):
             want = f'be left out for {recipe.objective}, which unrolls nothing'
             raise BadArgument(k, vars(o)[k], want)
 
@@ -195,8 +197,6 @@ def _distil(o, device):
     except Interrupted as e: cut,history = e,cbs[-1].history
     if Ranks().rank: return   # one process judges and writes
     syn = objective.finished(syn)
-    if 'lrs' not in recipe.syn.get('learn', ('lrs',)) and recipe.objective not in ('KernelRidge', 'Poison'):
-        syn = with_best_rate(syn, source, d, o.seed)
     _report(o, syn, d, recipe, source, objective, history, notes, (path, png, page), cut)
     if cut: raise cut
     (kept/'plan.json').unlink(missing_ok=True)
@@ -272,6 +272,7 @@ def _report(o, syn, d, recipe, source, objective, history, notes, paths, cut):
     "Judges, compares, prints and writes all that there is to say of a set."
     path,png,page = paths
     own = objective.results(syn, source, d, recipe.n_nets)
+    if not own and 'lrs' not in syn.learn: syn = with_best_rate(syn, source, d, o.seed)
     nets = recipe.n_nets if len(syn) <= 100 else 5   # networks that train on more take minutes
     score = Score(tuple(own[0]), task=d.task) if own else evaluate(syn, source, d, nets)
     if not history.best_it and history.it: history.best_it = history.it[-1]

@@ -9,11 +9,11 @@ __all__ = ['DistributionMatch']
 import torch
 from torch import Tensor
 
-from .core import BadArgument,check_choice,in_range
+from .core import BadArgument,check_choice
 from .augment import Siamese
 from .penultimate import features_of
 from .objective import Objective
-from .gradient_matching import as_siamese,class_pairs,hard_labels,one_transformation
+from .gradient_matching import as_siamese,class_pairs,drawn_by,hard_labels,one_transformation
 
 # %% ../nbs/15_distribution_matching.ipynb #0b920fee
 def _moments(f, y):
@@ -36,8 +36,8 @@ def _off_means(a, b, state):
     return (b.mean(0) - a.mean(0)).square().sum()
 
 def _off_characteristic(a, b, state):
-    g = None if state.seed is None else torch.Generator().manual_seed(in_range(state.seed))
-    t = torch.randn(a.shape[1], FREQUENCIES, generator=g, dtype=a.dtype).to(a.device)
+    how = dict(generator=drawn_by(state), dtype=a.dtype, device='cpu')
+    t = torch.randn(a.shape[1], FREQUENCIES, **how).to(a.device)
     off = (characteristic(a, t) - characteristic(b, t)).square().sum(0)
     return (.5*off + 1e-12).sqrt().mean()   # a root has no derivative at zero
 

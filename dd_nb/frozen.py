@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor,nn
 
-from .core import BadArgument,check_choice,check_number,cpu_by_default,in_range
+from .core import BadArgument,check_choice,check_number,cpu_by_default
 from .data import Data
 from .synthetic import Synthetic
 from .penultimate import features_of
 from .objective import Objective
 from .kernel import centred,ridge
-from .gradient_matching import as_siamese,hard_labels,one_transformation
+from .gradient_matching import as_siamese,drawn_by,hard_labels,one_transformation
 
 # %% ../nbs/12a_frozen.ipynb #4e66c174
 def linear_probe(
@@ -72,8 +72,8 @@ class FrozenFeatures(Objective):
         if f.shape[1:] == syn.shape: f = self.looked_at(f)   # a batch that somebody else has drawn
         same = one_transformation(self.augment, state)
         s,y_s = self.features(same(syn.images.flatten(0, 1))),hard_labels(syn)
-        if self.inside == 'ridge': return self._by_ridge(s, y_s, f, y)
-        return self._by_gradient(s, y_s, f, y, state)
+        args = _with_ones(s),y_s,_with_ones(f),y,syn.n_classes
+        return self._by_ridge(*args) if self.inside == 'ridge' else self._by_gradient(*args, drawn_by(state))
 
     def __repr__(self):
         said = f', augment={self.augment}' if self.augment else ''
@@ -116,17 +116,13 @@ def batch(self:FrozenFeatures, data:Data, n:int, generator, balanced:bool) -> tu
 def _with_ones(f): return torch.cat([f, torch.ones_like(f[:, :1])], 1)
 
 @patch
-def _by_ridge(self:FrozenFeatures, s, y_s, f, y):
-    s,f = _with_ones(s),_with_ones(f)
-    k = int(max(y_s.max(), y.max())) + 1
+def _by_ridge(self:FrozenFeatures, s, y_s, f, y, k):
     p = ridge(s @ s.T, f @ s.T, centred(y_s, k, s.dtype), self.reg)
     return F.cross_entropy(p/self.temperature, y)
 
 @patch
-def _by_gradient(self:FrozenFeatures, s, y_s, f, y, state):
-    g = None if state.seed is None else torch.Generator().manual_seed(in_range(state.seed))
-    s,f,k = _with_ones(s),_with_ones(f),int(max(y_s.max(), y.max())) + 1
-    W = .01*torch.randn(s.shape[1], k, generator=g, dtype=s.dtype).to(s.device)
+def _by_gradient(self:FrozenFeatures, s, y_s, f, y, k, generator):
+    W = .01*torch.randn(s.shape[1], k, generator=generator, dtype=s.dtype, device='cpu').to(s.device)
     def gradient(f, y): return f.T @ ((f @ W).softmax(-1) - F.one_hot(y, k))/len(y)
     return 1 - F.cosine_similarity(gradient(s, y_s).flatten(), gradient(f, y).flatten(), 0)
 

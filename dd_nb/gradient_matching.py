@@ -73,13 +73,19 @@ def as_siamese(
     "A transformation, from what users type."
     return Siamese(augment) if isinstance(augment, str) else augment
 
+def drawn_by(
+    state,                 # a network
+):                         # a generator on the CPU; None, torch's own, for a network without a seed
+    "What a network's seed draws by, in an objective."
+    return None if state.seed is None else torch.Generator().manual_seed(in_range(state.seed))
+
 def one_transformation(
     augment:Siamese|None,  # None: examples stay as they are
     state,                 # a network, whose seed draws it
 ):                         # a function of examples
     "The one transformation of an outer step, for S and the real batch alike."
     if augment is None: return lambda x: x
-    return augment.draw(None if state.seed is None else torch.Generator().manual_seed(in_range(state.seed)))
+    return augment.draw(drawn_by(state))
 
 # %% ../nbs/13_gradient_matching.ipynb #d7da1332
 class GradientMatch(Objective):

@@ -346,6 +346,14 @@ def in_steps(
     batch = next(b for b in range(need, n + 1) if n % b == 0)
     return batch,max(1, steps*batch//n)
 
+def schedule_for(
+    n:int,         # examples of S
+    unrolled:bool, # whether the training is differentiated; else it is to choose by alone, and may be longer
+) -> tuple:        # examples a step, None for all; passes
+    "How networks train on a set of that size."
+    batch,epochs = in_steps(n) if unrolled else in_steps(n, 200, 40)
+    return None if batch == n else batch,epochs
+
 # %% ../nbs/19a_recipes.ipynb #884bb8a8
 def _merged(method, ipc):
     "A row of `_FAMILIES` for so many images a class."
@@ -360,11 +368,11 @@ def _merged(method, ipc):
 
 def _as_formation(f, n, factor):
     "The same for images that are stored `factor` x `factor` in one; `n` is the number that networks see."
-    batch,epochs = in_steps(n) if f.get('objective', 'Unroll') == 'Unroll' else in_steps(n, 200, 40)
+    objective = f.get('objective', 'Unroll')
+    batch,epochs = schedule_for(n, objective == 'Unroll')
     syn = dict(f['syn'], ipc=f['syn']['ipc']*f['syn'].pop('steps')*factor**2, steps=1)
-    if f.get('objective', 'Unroll') != 'TrajectoryMatch': syn['epochs'] = epochs
-    return dict(f, start='kmeans', syn=syn, param=dict(name='Formation', factor=factor),
-                minibatch=None if batch == n else batch)
+    if objective != 'TrajectoryMatch': syn['epochs'] = epochs
+    return dict(f, start='kmeans', syn=syn, param=dict(name='Formation', factor=factor), minibatch=batch)
 
 # %% ../nbs/19a_recipes.ipynb #aa72c035
 def family_recipe(

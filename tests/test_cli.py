@@ -629,7 +629,7 @@ def test_a_set_starts_from_none_of_the_examples_that_choose_it(tmp_path, here):
     assert near(v.x_train).max() < 1e-3 and near(v.x_test).min() > 1
 
 
-@pytest.mark.parametrize('option, value', [('--window', 2), ('--epochs', 2), ('--inner', 'adam'), ('--labels', 'softmax'), ('--init', 'fixed'), ('--strategy', 'graph')])
+@pytest.mark.parametrize('option, value', [('--window', 2), ('--window', 0), ('--epochs', 2), ('--inner', 'adam'), ('--labels', 'softmax'), ('--init', 'fixed'), ('--strategy', 'graph')])
 def test_who_speaks_of_a_training_wants_it_unrolled(tmp_path, here, option, value):
     r = here('dd_distill', 'digits', '--size', 8, '--net', 'MLP', '--iters', 1, '--batch', 8, '--quiet', option, value, cwd=tmp_path)
     assert r.returncode == 0 and f'method Unroll: unrolling, as there is {option};' in r.stdout, r.stderr + r.stdout
